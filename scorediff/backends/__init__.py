@@ -1,0 +1,1 @@
+"""Other people's solvers as guests, one file each, imported on first use."""

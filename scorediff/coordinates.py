@@ -1,0 +1,203 @@
+"""Exact changes of variables `(t, x) -> (s, y = m x)` in which a black-box solver integrates a problem.
+
+With `x = alpha D + sigma E` every one of them turns both problems into
+
+    dy = [(m alpha)' D + ((m sigma)' - eta^2 m sigma lambda') E] ds + eta m sigma sqrt(2 |lambda'|) dw,   ' = d/ds,
+
+so a concrete class states its clock `s(t)`, its scale `m`, and those two derivatives.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scorediff.problems import Problem
+from scorediff.schedules import Schedule
+from scorediff.states import per_sample
+
+__all__ = ["Angle", "Coordinates", "DDIMCoordinates", "Field", "LogSNR", "Time"]
+
+
+@dataclass(frozen=True)
+class Coordinates(ABC):
+    """A clock `s(t)`, strictly monotone, and a scale `m(t) > 0`; floats or float64 arrays in and out."""
+
+    #: Steps that suit these coordinates are uniform in `s^(1 / rho)`.
+    rho: ClassVar[float] = 1.0
+
+    @abstractmethod
+    def clock(self, schedule: Schedule, t: Any) -> Any:
+        """`s` at time `t`."""
+
+    @abstractmethod
+    def time(self, schedule: Schedule, s: Any) -> Any:
+        """`t` at clock reading `s`: the inverse of `clock`."""
+
+    @abstractmethod
+    def scale(self, schedule: Schedule, t: Any) -> Any:
+        """`m(t)` in `y = m x`."""
+
+    @abstractmethod
+    def rates(self, schedule: Schedule, t: Any) -> tuple[Any, Any]:
+        """`d(m alpha)/ds` and `d(m sigma)/ds` at time `t`."""
+
+    @abstractmethod
+    def log_snr_rate(self, schedule: Schedule, t: Any) -> Any:
+        """`d lambda / ds` at time `t`."""
+
+    def check(self, schedule: Schedule, t_from: float, t_to: float) -> None:
+        """Raise ValueError where these coordinates are infinite at an end of the run."""
+        for t in (t_from, t_to):
+            with np.errstate(all="ignore"):
+                numbers = (self.clock(schedule, t), self.scale(schedule, t), *self.rates(schedule, t))
+            if not np.all(np.isfinite(numbers)):
+                raise ValueError(
+                    f"{self!r} coordinates are infinite at t = {t:.6g} of {schedule!r} (alpha = {schedule.alpha(t):.6g}, sigma = "
+                    f"{schedule.sigma(t):.6g}): start or end elsewhere, or use Angle() coordinates, regular at both ends"
+                )
+
+
+def _log_snr_slope(schedule: Schedule, t: Any) -> Any:
+    # d lambda / dt = -g^2 / (2 sigma^2)
+    return -schedule.g2(t) / (2 * schedule.sigma(t) ** 2)
+
+
+@dataclass(frozen=True)
+class Time(Coordinates):
+    """`s = t`, `y = x`."""
+
+    def clock(self, schedule: Schedule, t: Any) -> Any:
+        return t
+
+    def time(self, schedule: Schedule, s: Any) -> Any:
+        return s
+
+    def scale(self, schedule: Schedule, t: Any) -> Any:
+        return 1.0
+
+    def rates(self, schedule: Schedule, t: Any) -> tuple[Any, Any]:
+        return schedule.d_alpha(t), schedule.d_sigma(t)
+
+    def log_snr_rate(self, schedule: Schedule, t: Any) -> Any:
+        return _log_snr_slope(schedule, t)
+
+
+@dataclass(frozen=True)
+class LogSNR(Coordinates):
+    """`s = lambda = log(alpha / sigma)`, `y = x`."""
+
+    def clock(self, schedule: Schedule, t: Any) -> Any:
+        return schedule.log_snr(t)
+
+    def time(self, schedule: Schedule, s: Any) -> Any:
+        return schedule.time_at(s)
+
+    def scale(self, schedule: Schedule, t: Any) -> Any:
+        return 1.0
+
+    def rates(self, schedule: Schedule, t: Any) -> tuple[Any, Any]:
+        slope = _log_snr_slope(schedule, t)
+        return schedule.d_alpha(t) / slope, schedule.d_sigma(t) / slope
+
+    def log_snr_rate(self, schedule: Schedule, t: Any) -> Any:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class DDIMCoordinates(Coordinates):
+    """`s = sigma / alpha`, `y = x / alpha`, hence `dy/ds = E`: Euler here is DDIM (arXiv:2010.02502)."""
+
+    rho: ClassVar[float] = 7.0
+
+    def clock(self, schedule: Schedule, t: Any) -> Any:
+        return np.divide(schedule.sigma(t), schedule.alpha(t))
+
+    def time(self, schedule: Schedule, s: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            return schedule.time_at(-np.log(s))
+
+    def scale(self, schedule: Schedule, t: Any) -> Any:
+        return np.divide(1.0, schedule.alpha(t))
+
+    def rates(self, schedule: Schedule, t: Any) -> tuple[Any, Any]:
+        # m alpha = 1, m sigma = s
+        return 0.0, 1.0
+
+    def log_snr_rate(self, schedule: Schedule, t: Any) -> Any:
+        return -np.divide(schedule.alpha(t), schedule.sigma(t))
+
+
+@dataclass(frozen=True)
+class Angle(Coordinates):
+    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, `c` the data's scale: regular at both ends."""
+
+    data_std: float = 1.0
+
+    def clock(self, schedule: Schedule, t: Any) -> Any:
+        return np.arctan2(schedule.sigma(t), self.data_std * schedule.alpha(t))
+
+    def time(self, schedule: Schedule, s: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            return schedule.time_at(-np.log(self.data_std * np.tan(s)))
+
+    def scale(self, schedule: Schedule, t: Any) -> Any:
+        return 1 / np.hypot(schedule.sigma(t), self.data_std * schedule.alpha(t))
+
+    def rates(self, schedule: Schedule, t: Any) -> tuple[Any, Any]:
+        # m alpha = cos(s) / c, m sigma = sin(s)
+        m = self.scale(schedule, t)
+        return -m * schedule.sigma(t) / self.data_std, m * self.data_std * schedule.alpha(t)
+
+    def log_snr_rate(self, schedule: Schedule, t: Any) -> Any:
+        # lambda = -log(c tan s)
+        sine, cosine = schedule.sigma(t), self.data_std * schedule.alpha(t)
+        return -(sine**2 + cosine**2) / (sine * cosine)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A problem seen in coordinates: what a black-box solver integrates, `dy = drift ds + diffusion dw`.
+
+    `s` is a float, or a float64 array of shape (B,); `y` has the shape (B, ...) of the state.
+    """
+
+    problem: Problem
+    coordinates: Coordinates
+
+    def enter(self, t: Any, x: Any) -> Any:
+        """`y` from `x` at time `t`."""
+        return x * per_sample(self.coordinates.scale(self.problem.schedule, t), x)
+
+    def leave(self, t: Any, y: Any) -> Any:
+        """`x` from `y` at time `t`."""
+        return y * per_sample(1 / self.coordinates.scale(self.problem.schedule, t), y)
+
+    def clock(self, t: Any) -> Any:
+        return self.coordinates.clock(self.problem.schedule, t)
+
+    def time(self, s: Any) -> Any:
+        return self.coordinates.time(self.problem.schedule, s)
+
+    def drift(self, s: Any, y: Any, **where: Any) -> Any:
+        """`dy/ds` without the noise; one evaluation."""
+        return self.drift_at(self.time(s), y, **where)
+
+    def drift_at(self, t: Any, y: Any, **where: Any) -> Any:
+        """The same at time `t`, for callers that hold `t` exactly."""
+        schedule, eta = self.problem.schedule, self.problem.eta
+        data, noise = self.problem.denoiser(t, self.leave(t, y), **where)
+        to_data, to_noise = self.coordinates.rates(schedule, t)
+        if eta:
+            # (m sigma)' - eta^2 m sigma lambda'
+            to_noise = to_noise - eta**2 * self._noise_scale(t) * self.coordinates.log_snr_rate(schedule, t)
+        return data * per_sample(to_data, y) + noise * per_sample(to_noise, y)
+
+    def diffusion_at(self, t: Any) -> Any:
+        """`eta m sigma sqrt(2 |lambda'|)` at time `t`."""
+        rate = self.coordinates.log_snr_rate(self.problem.schedule, t)
+        return self.problem.eta * self._noise_scale(t) * np.sqrt(2 * np.abs(rate))
+
+    def _noise_scale(self, t: Any) -> Any:
+        return self.coordinates.scale(self.problem.schedule, t) * self.problem.schedule.sigma(t)

@@ -1,0 +1,177 @@
+"""A network, its schedule and its prediction, read as `(data, noise)`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, overload
+
+import torch
+from torch import Tensor, nn
+
+from scorediff.predictions import Prediction
+from scorediff.schedules import Schedule
+from scorediff.states import per_sample
+
+__all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled"]
+
+TimeMap = Callable[[Any], Any]
+_CACHED_TIMES = 4096
+
+
+class DenoiserLike(Protocol):
+    """Anything a problem can be built on: it has a `schedule` and reads a noisy state as data and noise.
+
+    `t` is a float, or a float64 array of shape (B,) with one time per sample; `x` has shape (B, ...), and so have both
+    results, with `x = alpha_t data + sigma_t noise`. One call is one evaluation.
+    """
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]: ...
+
+
+class Reading(Sequence[Tensor]):
+    """The pair `(data, noise)` as linear functions of the state and the network's output, each computed when asked for."""
+
+    __slots__ = ("_parts", "_rows", "output", "x")
+
+    def __init__(self, x: Tensor, output: Tensor, rows: tuple[tuple[Any, Any], tuple[Any, Any]]) -> None:
+        self.x, self.output, self._rows = x, output, rows
+        self._parts: list[Tensor | None] = [None, None]
+
+    def __len__(self) -> int:
+        return 2
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(2)[index]]
+        part = self._parts[index]
+        if part is None:
+            p, q = (per_sample(c, self.x) for c in self._rows[index])
+            part = self._parts[index] = _linear(p, self.x, q, self.output)
+        return part
+
+
+def _linear(p: Any, x: Tensor, q: Any, output: Tensor) -> Tensor:
+    if isinstance(p, float) and isinstance(q, float):
+        if p == 0.0:
+            return output if q == 1.0 else output * q
+        return torch.add(x * p, output, alpha=q)
+    return x * p + output * q
+
+
+class Denoiser:
+    """A network that predicts `prediction` on `schedule`, read as `(data, noise)`.
+
+    `net` is any module or callable `(x, t, **cond) -> output` with `x` and the output of shape (B, ...) and `t` of
+    shape (B,). It is called in its own dtype (that of its first floating parameter, else that of the state) with `t` in
+    float32, or float64 for a float64 network. `time` maps the schedule's time to the number the network wants, on the
+    host (floats and float64 arrays): `schedule.index` for a network trained on integer steps, `lambda t: 999 * t`, ...
+
+    Raises TypeError or ValueError where the network returns anything but a floating tensor of the state's shape.
+
+    >>> import torch
+    >>> model = Denoiser(lambda x, t: torch.zeros_like(x), VPLinear(), NoisePrediction())
+    >>> data, noise = model(0.5, torch.ones(2, 3))
+    >>> bool(torch.allclose(data, torch.ones(2, 3) / VPLinear().alpha(0.5)))
+    True
+    """
+
+    def __init__(
+        self, net: Callable[..., Tensor], schedule: Schedule, prediction: Prediction, *, time: TimeMap | None = None
+    ) -> None:
+        if not callable(net):
+            raise TypeError(f"net must be a module or a callable (x, t, **cond), got {type(net).__name__}")
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule must be a Schedule such as VPLinear(), got {schedule!r}")
+        if not isinstance(prediction, Prediction):
+            raise TypeError(f"prediction must be a Prediction such as NoisePrediction(), got {prediction!r}")
+        self.net, self.schedule, self.prediction, self.time = net, schedule, prediction, time
+        tensors = [*net.parameters(), *net.buffers()] if isinstance(net, nn.Module) else []
+        # The tensor itself is kept, not its dtype: `net.half()` and `net.to(device)` after this line are followed.
+        self._first = next((p for p in tensors if p.is_floating_point()), None)
+        self._at: dict[float, tuple[Any, float, float]] = {}
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The network's dtype, None for a callable without parameters."""
+        return None if self._first is None else self._first.dtype
+
+    @property
+    def device(self) -> torch.device | None:
+        """The network's device, None for a callable without parameters."""
+        return None if self._first is None else self._first.device
+
+    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
+        rows, scale, number = self._numbers(t)
+        dtype = x.dtype if self._first is None else self._first.dtype
+        time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        if isinstance(number, float):
+            times = torch.full((x.shape[0],), number, dtype=time_dtype, device=x.device)
+        else:
+            times = torch.as_tensor(number, dtype=time_dtype).to(x.device)
+        scaled = x if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
+        output = self.net(scaled.to(dtype), times, **cond)
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
+            raise TypeError(
+                f"the network returned {kind}, not a floating tensor: wrap it in a function that returns one"
+            )
+        if output.shape != x.shape:
+            raise ValueError(
+                f"the network returned shape {tuple(output.shape)} for a state of shape {tuple(x.shape)} at t = {_first(t):.6g}: "
+                "both must agree (drop a learned variance)"
+            )
+        return Reading(x, output.to(x.dtype), rows)
+
+    def score(self, t: Any, x: Tensor, **cond: Any) -> Tensor:
+        """`grad log p_t(x) = -noise / sigma_t`, of the shape of `x`."""
+        return self(t, x, **cond)[1] * per_sample(-1 / self.schedule.sigma(t), x)
+
+    def velocity(self, t: Any, x: Tensor, **cond: Any) -> Tensor:
+        """The drift of the probability flow, `alpha' data + sigma' noise`, of the shape of `x`."""
+        data, noise = self(t, x, **cond)
+        return data * per_sample(self.schedule.d_alpha(t), x) + noise * per_sample(self.schedule.d_sigma(t), x)
+
+    def on(self, schedule: Schedule) -> "Rescheduled":
+        """The same network on another schedule: same log-SNR, state rescaled, exact."""
+        return Rescheduled(self, schedule)
+
+    def _numbers(self, t: Any) -> tuple[Any, Any, Any]:
+        """What the host must know at `t`: the rows of data and noise, the input scale, the network's time."""
+        if not isinstance(t, float):
+            return self._numbers_at(t)
+        known = self._at.get(t)
+        if known is None:
+            if len(self._at) >= _CACHED_TIMES:
+                self._at.clear()
+            (data, noise), scale, number = self._numbers_at(t)
+            rows = (tuple(map(float, data)), tuple(map(float, noise)))
+            known = self._at[t] = (rows, float(scale), float(number))
+        return known
+
+    def _numbers_at(self, t: Any) -> tuple[Any, Any, Any]:
+        rows = self.prediction.solve(self.schedule, t)
+        return rows, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
+
+
+class Rescheduled:
+    """A denoiser run on a schedule it was not made for: at the same log-SNR the states differ by `alpha` alone."""
+
+    def __init__(self, denoiser: DenoiserLike, schedule: Schedule) -> None:
+        self.denoiser, self.schedule = denoiser, schedule
+
+    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]:
+        own = self.denoiser.schedule
+        t_own = own.time_at(self.schedule.log_snr(t))
+        # x_own / alpha_own = x / alpha, and also x_own / sigma_own = x / sigma: whichever does not vanish
+        here, there = (self.schedule.alpha(t), own.alpha(t_own)), (self.schedule.sigma(t), own.sigma(t_own))
+        ratio = (here[1] + there[1]) / (here[0] + there[0])
+        return self.denoiser(t_own, x * per_sample(ratio, x), **cond)
+
+
+def _first(t: Any) -> float:
+    return t if isinstance(t, float) else float(t[0])

@@ -1,0 +1,131 @@
+"""Parameters of the exact targets: read and checked once, kept in float64, moved once to where they are used."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["ArrayLike", "Placed", "Spectrum", "no_less", "parameter"]
+
+ArrayLike = Tensor | np.ndarray | float | Sequence[Any]
+
+# Asymmetry and negative eigenvalues up to this share of the largest entry are rounding of a float32 estimate.
+_ROUNDING = 1e-6
+
+
+def parameter(name: str, value: ArrayLike) -> Tensor:
+    """`value` as a float64 tensor on the CPU that shares no memory with it.
+
+    Raises TypeError where it is no array of real numbers, ValueError where one of them is not finite.
+    """
+    try:
+        tensor = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} wants an array of real numbers, got {value!r} ({error})") from error
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} wants real numbers, got {tensor.dtype}")
+    return no_less(name, tensor.to("cpu", torch.float64, copy=True).contiguous(), -torch.inf)
+
+
+def no_less(name: str, tensor: Tensor, least: float) -> Tensor:
+    """`tensor` itself. Raises ValueError naming the first entry that is not finite or below `least`."""
+    bad = torch.nonzero(~(torch.isfinite(tensor) & (tensor >= least)))
+    if len(bad):
+        where = tuple(bad[0].tolist())
+        wanted = "a finite number" if least == -torch.inf else f"a finite number >= {least:g}"
+        raise ValueError(f"{name}{list(where) if where else ''} is {tensor[where].item():g}; it wants {wanted}")
+    return tensor
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A covariance by its eigenvalues and eigenvectors: `V diag(values) V^T`, V = `basis`.
+
+    `values` of shape (..., D), or (..., 1) where all are equal; `basis` of shape (..., D, D) with orthonormal columns,
+    or None for the identity. Leading dimensions are components of a mixture.
+    """
+
+    values: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
+    basis: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", no_less("values", parameter("values", self.values), 0.0))
+        if self.basis is not None:
+            object.__setattr__(self, "basis", parameter("basis", self.basis))
+            wanted, got = (*self.values.shape, self.values.shape[-1]), tuple(self.basis.shape)
+            if got != wanted:
+                raise ValueError(f"basis has shape {got}; it wants {wanted}, an eigenvector per value")
+
+    @classmethod
+    def of(cls, name: str, covariance: ArrayLike, batch: tuple[int, ...], event: tuple[int, ...]) -> "Spectrum":
+        """The spectrum of a covariance: isotropic (shape `batch`), diagonal (`batch + event`), full (`batch + (D, D)`).
+
+        D is the number of entries of `event`. The three shapes coincide only where D = 1, and there they mean the same.
+        Raises ValueError for any other shape, an asymmetric matrix or a negative variance.
+        """
+        tensor, size = parameter(name, covariance), prod(event)
+        if tensor.shape == batch:
+            return cls(no_less(name, tensor, 0.0).unsqueeze(-1))
+        if tensor.shape == (*batch, *event):
+            return cls(no_less(name, tensor, 0.0).reshape(*batch, size))
+        if tensor.shape == (*batch, size, size):
+            return cls(*_eigen(name, tensor))
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; it wants {batch} (isotropic), {(*batch, *event)} (diagonal) "
+            f"or {(*batch, size, size)} (full)"
+        )
+
+    def check_fits(self, name: str, batch: tuple[int, ...], event: tuple[int, ...]) -> None:
+        """Raises ValueError where these are not the eigenvalues of laws of that shape."""
+        if self.values.shape not in ((*batch, 1), (*batch, prod(event))):
+            raise ValueError(
+                f"{name} has eigenvalues of shape {tuple(self.values.shape)}; it wants {(*batch, prod(event))}, "
+                f"or {(*batch, 1)} where they are equal"
+            )
+
+    def at(self, alpha_t: float, sigma_t: float) -> "Spectrum":
+        """The spectrum of the noised law, `alpha^2 C + sigma^2 I`."""
+        return Spectrum(alpha_t * alpha_t * self.values + sigma_t * sigma_t, self.basis)
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The eigenvalues, and the basis where there is one."""
+        return (self.values,) if self.basis is None else (self.values, self.basis)
+
+    def matrix(self, size: int) -> Tensor:
+        """The covariance itself, of shape (..., D, D) with D = `size`."""
+        values = self.values.expand(*self.values.shape[:-1], size)
+        return torch.diag_embed(values) if self.basis is None else (self.basis * values.unsqueeze(-2)) @ self.basis.mT
+
+
+def _eigen(name: str, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    slack = _ROUNDING * matrix.abs().amax((-2, -1))
+    skew = (matrix - matrix.mT).abs().amax((-2, -1))
+    if (skew > slack).any():
+        by = skew.max().item()
+        raise ValueError(f"{name} is not symmetric: it differs from its transpose by {by:g}; pass (C + C^T) / 2")
+    values, basis = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    if (values.amin(-1) < -slack).any():
+        raise ValueError(f"{name} has the eigenvalue {values.min().item():g}; a covariance has none below 0")
+    return values.clamp(min=0.0), basis
+
+
+class Placed:
+    """What `make` returns, kept in every dtype and on every device it was asked for in."""
+
+    def __init__(self, make: Callable[[], tuple[Tensor, ...]]) -> None:
+        self._make = make
+        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    def like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The tensors in the dtype and on the device of `x`."""
+        key = (x.dtype, x.device)
+        if key not in self._copies:
+            # A copy made in inference mode could never be used under autograd.
+            with torch.inference_mode(False):
+                self._copies[key] = tuple(tensor.to(x.dtype) for tensor in self._make())
+        return self._copies[key]

@@ -1,0 +1,71 @@
+"""The two problems a denoiser implies: the probability-flow ODE and the reverse SDE."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scorediff.denoiser import DenoiserLike
+from scorediff.schedules import Schedule
+from scorediff.states import per_sample
+
+__all__ = ["ProbabilityFlow", "Problem", "ReverseSDE"]
+
+
+@dataclass(frozen=True)
+class ProbabilityFlow:
+    """`dx/dt = f x - g^2 score / 2`: the ODE with the marginals of the noising process (arXiv:2011.13456)."""
+
+    denoiser: DenoiserLike
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    @property
+    def eta(self) -> float:
+        return 0.0
+
+    def drift(self, t: Any, x: Any) -> Any:
+        """`dx/dt` at `t`, of the shape (B, ...) of `x`; one evaluation."""
+        data, noise = self.denoiser(t, x)
+        # dx/dt = alpha' D + sigma' E: f x - g^2 score / 2, but finite wherever alpha' and sigma' are
+        return data * per_sample(self.schedule.d_alpha(t), x) + noise * per_sample(self.schedule.d_sigma(t), x)
+
+    def diffusion(self, t: Any) -> float:
+        """The coefficient of the noise: 0."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class ReverseSDE:
+    """`dx = [f x - (1 + eta^2) g^2 score / 2] dt + eta g dw`, backwards in time (eta = 1: Anderson's;
+    arXiv:2011.13456).
+
+    Every `eta > 0` has the same marginals. Raises ValueError for another eta (0 is `ProbabilityFlow`).
+    """
+
+    denoiser: DenoiserLike
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.eta) and self.eta > 0):
+            raise ValueError(f"eta = {self.eta} must be positive and finite: for eta = 0 use ProbabilityFlow")
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    def drift(self, t: Any, x: Any) -> Any:
+        """The drift at `t`, of the shape (B, ...) of `x`, for steps `dt < 0`; one evaluation."""
+        data, noise = self.denoiser(t, x)
+        # alpha' D + sigma' E - eta^2 g^2 score / 2, with score = -E / sigma
+        towards_noise = self.schedule.d_sigma(t) + self.eta**2 * self.schedule.g2(t) / (2 * self.schedule.sigma(t))
+        return data * per_sample(self.schedule.d_alpha(t), x) + noise * per_sample(towards_noise, x)
+
+    def diffusion(self, t: Any) -> Any:
+        """`eta g(t)`."""
+        return self.eta * np.sqrt(self.schedule.g2(t))
+
+
+Problem = ProbabilityFlow | ReverseSDE

@@ -1,0 +1,114 @@
+"""Finding concrete classes by walking the package, and turning them into names and dictionaries and back."""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+import typing
+from typing import Any, TypeVar
+
+__all__ = ["concrete", "from_dict", "kebab", "names", "nearest", "parse", "to_dict"]
+
+T = TypeVar("T")
+
+
+def kebab(name: str) -> str:
+    """`VPLinear` as `vp-linear`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
+
+
+def concrete(base: type[T]) -> list[type[T]]:
+    """Every class of the package under `base` that can be instantiated, and every loaded one of a user's, by name."""
+    import scorediff
+
+    for module in pkgutil.walk_packages(scorediff.__path__, "scorediff."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, queue = set(), [base]
+    while queue:
+        for cls in queue.pop().__subclasses__():
+            queue.append(cls)
+            if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+                found.add(cls)
+    return sorted(found, key=lambda cls: (cls.__module__, cls.__name__))
+
+
+def names(base: type[T]) -> dict[str, T]:
+    """Every concrete object under `base` by its name: the `variants` a class lists, else the class with its defaults."""
+    made = {}
+    for cls in concrete(base):
+        variants = getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
+        made.update({name: cls(**options) for name, options in variants.items()})
+    return made
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean 'x'?` or nothing, for the end of an error message."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def parse(base: type[T], text: str) -> T:
+    """The object that `name` or `name:option=value,option=value` stands for.
+
+    Raises ValueError for an unknown name or option, naming the nearest known one.
+    """
+    name, _, options = text.partition(":")
+    known = names(base)
+    if name not in known:
+        raise ValueError(
+            f"unknown {kebab(base.__name__)} {name!r}{nearest(name, known)} known: {', '.join(sorted(known))}"
+        )
+    made: Any = known[name]
+    changes = {}
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
+        fields = {f.name for f in dataclasses.fields(made)}
+        if key not in fields or not equals:
+            raise ValueError(
+                f"{name!r} has no option {option!r}{nearest(key, fields)} options: {', '.join(sorted(fields)) or 'none'} (as name=value)"
+            )
+        changes[key] = _value(typing.get_type_hints(type(made)).get(key), value)
+    return dataclasses.replace(made, **changes)
+
+
+def _value(kind: Any, text: str) -> Any:
+    if inspect.isclass(kind) and inspect.isabstract(kind):
+        return parse(kind, text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def to_dict(value: Any) -> Any:
+    """A frozen dataclass as plain data: its class name under `type`, then its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, (list, tuple)):
+        return [to_dict(v) for v in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+def from_dict(base: type[T], data: dict[str, Any]) -> T:
+    """The inverse of `to_dict` for a class under `base`. Raises ValueError for an unknown type or field."""
+    known = {cls.__name__: cls for cls in concrete(base)}
+    kind = data.get("type", "")
+    if kind not in known:
+        raise ValueError(f"unknown {base.__name__} type {kind!r}{nearest(kind, known)}")
+    cls: Any = known[kind]
+    hints, fields = typing.get_type_hints(cls), {f.name for f in dataclasses.fields(cls)}
+    values = {}
+    for key, value in data.items():
+        if key == "type":
+            continue
+        if key not in fields:
+            raise ValueError(f"{kind} has no field {key!r}{nearest(key, fields)}")
+        if isinstance(value, dict) and "type" in value:
+            value = from_dict(hints[key], value)
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return typing.cast(T, cls(**values))

@@ -1,0 +1,164 @@
+"""From noise to samples and back: `sample`, `encode`, and the starts they take."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorediff.grids import Grid, Spacing
+from scorediff.noise import IndependentNoise, Noise, start_noise
+from scorediff.problems import ProbabilityFlow, Problem
+from scorediff.schedules import Schedule
+from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.solution import Solution, merged
+from scorediff.solvers.solve import resolve, run_grid, solve
+from scorediff.solvers.terminal import Terminal
+
+__all__ = ["encode", "prior", "renoise", "sample"]
+
+
+def prior(
+    schedule: Schedule,
+    shape: Sequence[int],
+    *,
+    t_start: float | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The noise that stands for `x_t` at `t_start`, `sigma(t_start) z`, of `shape` (B, ...): sample `ids[i]` of `seed`
+    in row i.
+    """
+    like = torch.empty(tuple(shape), device=device, dtype=dtype or torch.float32)
+    std = float(schedule.prior_std(schedule.t_start if t_start is None else t_start))
+    return start_noise(seed, like, ids) * std
+
+
+def renoise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: Sequence[int] | None = None) -> Tensor:
+    """`alpha_t x0 + sigma_t eps`, of the shape (B, ...) of `x0`: an image-to-image start for `sample(..., x=...,
+    t_start=t)`.
+    """
+    return x0 * float(schedule.alpha(t)) + start_noise(seed, x0, ids) * float(schedule.sigma(t))
+
+
+def sample(
+    problem: Problem,
+    solver: Solver | str,
+    shape: Sequence[int] | None = None,
+    *,
+    x: Tensor | None = None,
+    steps: int | None = None,
+    grid: Grid | Sequence[float] | None = None,
+    spacing: Spacing | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    save: bool | Sequence[float] = False,
+    max_evaluations: int | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    noise: type[Noise] = IndependentNoise,
+    cond: Mapping[str, Any] | None = None,
+    terminal: Terminal | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    grad: bool = False,
+    batch_size: int | None = None,
+    callback: Callable[[Step], None] | None = None,
+    progress: bool = True,
+) -> Solution:
+    """Samples of `shape` (B, ...) from the prior at `t_start`, or the ones that start at `x`; see `solve` for what it
+    takes.
+
+    `device` and `dtype` default to the network's (float32 around one in half precision, and for a callable without
+    parameters). `batch_size` samples run at a time; which ones run together changes nothing but the network's own
+    rounding.
+
+    Raises TypeError unless exactly one of `shape` and `x` is given.
+    """
+    if (shape is None) == (x is None):
+        raise TypeError("give exactly one of shape= (samples from the prior) and x= (your own start)")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
+    solver = resolve(solver)
+    # the start stands at the grid's first node: refuse a bad grid before drawing anything
+    grid_start = run_grid(problem, solver, steps, grid, spacing, t_start, t_end).start
+    count = len(x) if x is not None else tuple(shape or ())[0]
+    every = list(range(count)) if ids is None else [int(i) for i in ids]
+    if len(every) != count:
+        raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
+    size, parts = batch_size or max(count, 1), []
+    for first in range(0, max(count, 1), size):
+        rows = slice(first, first + size)
+        if x is None:
+            batch = (len(every[rows]), *tuple(shape or ())[1:])
+            state = prior(
+                problem.schedule,
+                batch,
+                t_start=grid_start,
+                seed=seed,
+                ids=every[rows],
+                **_placement(problem, device, dtype),
+            )
+        else:
+            state = x[rows].to(device=device, dtype=dtype)
+        part = solve(
+            problem,
+            solver,
+            state,
+            steps=steps,
+            grid=grid,
+            spacing=spacing,
+            t_start=t_start,
+            t_end=t_end,
+            save=save,
+            max_evaluations=max_evaluations,
+            seed=seed,
+            ids=every[rows],
+            noise=noise,
+            cond={k: v[rows] if _is_per_sample(v, count) else v for k, v in (cond or {}).items()},
+            terminal=terminal,
+            callback=callback,
+            progress=progress,
+            grad=grad,
+        )
+        parts.append(part)
+    return merged(parts)
+
+
+def encode(
+    problem: ProbabilityFlow,
+    solver: Solver | str,
+    x: Tensor,
+    *,
+    steps: int | None = None,
+    grid: Grid | Sequence[float] | None = None,
+    spacing: Spacing | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    **options: Any,
+) -> Solution:
+    """The latent at `t_start` of `x` of shape (B, ...) at `t_end`: the same solver on the reversed grid.
+
+    `grid` is the sampling grid that is reversed. Other options are those of `solve`. Raises TypeError for anything but
+    the flow.
+    """
+    if not isinstance(problem, ProbabilityFlow):
+        raise TypeError(f"only the probability flow can be run backwards, not {type(problem).__name__}")
+    solver = resolve(solver)
+    forward = run_grid(problem, solver, steps, grid, spacing, t_start, t_end)
+    return solve(problem, solver, x, grid=forward.reversed(), **options)
+
+
+def _placement(problem: Problem, device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
+    own = getattr(problem.denoiser, "dtype", None)
+    half = own in (torch.float16, torch.bfloat16)
+    return {
+        "device": getattr(problem.denoiser, "device", None) if device is None else device,
+        "dtype": dtype or (torch.float32 if own is None or half else own),
+    }
+
+
+def _is_per_sample(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == count

@@ -1,0 +1,139 @@
+"""What a solver is, and what it yields."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from scorediff import registry
+from scorediff.grids import Grid, Spacing, UniformLogSNR
+from scorediff.noise import Noise
+from scorediff.problems import ProbabilityFlow, Problem
+from scorediff.schedules import Schedule
+
+__all__ = ["Solver", "Status", "Step"]
+
+
+class Status(IntEnum):
+    """How a sample fares."""
+
+    RUNNING = -1
+    SUCCESS = 0
+    BUDGET_EXHAUSTED = 1
+    STEP_UNDERFLOW = 2
+    NON_FINITE = 3
+
+
+class Step(NamedTuple):
+    """What `Solver.run` yields after a step: the time reached and the state there.
+
+    On a fixed grid `t` is a float. An adaptive solver gives float64 or integer host arrays of shape (B,): the time `t`
+    of each sample, the `order` and the `error` estimate (in units of the tolerance) of its last step, its `status`, and
+    how many steps were `accepted` and `rejected` so far; `x` is always the whole batch. A bare `(t, x)` will do.
+    """
+
+    t: Any
+    x: Any
+    order: Any = None
+    error: Any = None
+    status: Any = None
+    accepted: Any = None
+    rejected: Any = None
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A method that carries a state along a problem; subclass it, state its order, and write `run`.
+
+    >>> class ExplicitMidpoint(Solver):
+    ...     order = 2
+    ...     def run(self, problem, x, grid, noise):
+    ...         for t, s in grid.pairs():
+    ...             middle = x + (s - t) / 2 * problem.drift(t, x)
+    ...             x = x + (s - t) * problem.drift((t + s) / 2, middle)
+    ...             yield s, x
+
+    A body uses `problem.denoiser(t, x) -> (data, noise)`, `.drift(t, x)`, `.diffusion(t)`, `.schedule`, `.eta`, the
+    steps of `grid` and the increments of `noise`; on states only `+`, `-` and `* number`, unless it declares `linear =
+    False`.
+    """
+
+    #: The problems it solves.
+    solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow,)
+    #: Does it choose its own steps?
+    adaptive: ClassVar[bool] = False
+    #: Is the state it returns linear in the states and readings it saw?
+    linear: ClassVar[bool] = True
+    #: Does a step forget the ones before it?
+    one_step: ClassVar[bool] = True
+    #: Is x / alpha the same on every schedule, on the same log-SNR nodes?
+    invariant: ClassVar[bool] = False
+    #: Does it run from alpha = 0, where the log-SNR is -infinity?
+    starts_at_pure_noise: ClassVar[bool] = False
+    #: Where it comes from.
+    source: ClassVar[str] = ""
+    #: Its names, each with the options it stands for; the class name in kebab case by default.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    def order(self) -> int | None:
+        """The order of its error at t_end on the probability flow; None where it does not solve it."""
+        return None
+
+    @property
+    def weak_order(self) -> int | None:
+        """The order of the law of its output on the reverse SDE; None where it does not solve it."""
+        return None
+
+    @property
+    def nfe(self) -> int | None:
+        """Evaluations of the denoiser per step; None where it varies or is not declared."""
+        return None
+
+    @property
+    def spacing(self) -> Spacing:
+        """The grid it takes when only a number of steps is given."""
+        return UniformLogSNR()
+
+    @property
+    def name(self) -> str:
+        """The name of the variant it is, else that of its class."""
+        for name, options in self.variants.items():
+            if type(self)(**options) == self:
+                return name
+        return registry.kebab(type(self).__name__)
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        """Raise ValueError where this solver cannot run this problem on this grid with a state of this dtype."""
+        _check_log_snr(self, problem.schedule, grid)
+
+    @abstractmethod
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        """Yield a `Step`, or a bare `(t, x)`, after each step."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting as plain data."""
+        return dict(registry.to_dict(self))
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "Solver":
+        """The inverse of `to_dict`."""
+        return registry.from_dict(Solver, dict(data))  # type: ignore[type-abstract]
+
+
+def _check_log_snr(solver: Solver, schedule: Schedule, grid: Grid) -> None:
+    for t, bearable in ((grid.start, solver.starts_at_pure_noise), (grid.end, False)):
+        log_snr = schedule.log_snr(t)
+        if not np.isfinite(log_snr) and not (bearable and log_snr < 0):
+            way_out = (
+                "end a little earlier and use terminal=Denoise()"
+                if log_snr > 0
+                else f"start at t_start = {schedule.t_start:.6g}"
+            )
+            raise ValueError(
+                f"{solver!r} works in the log-SNR, which is infinite at t = {t:.6g} of {schedule!r}: {way_out}"
+            )

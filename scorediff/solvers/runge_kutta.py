@@ -1,0 +1,100 @@
+"""Explicit Runge-Kutta methods for the probability flow, in any coordinates: a tableau each, one engine."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from scorediff.coordinates import Coordinates, DDIMCoordinates, Field, Time
+from scorediff.grids import Grid, Spacing, UniformIn
+from scorediff.noise import Noise
+from scorediff.problems import Problem
+from scorediff.solvers.base import Solver
+from scorediff.states import Workspace
+
+__all__ = ["RK4", "Euler", "Heun", "Tableau"]
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Nodes `c`, stage weights `a` (a row per stage), weights `b`, and those of the error estimate, if any.
+
+    Raises ValueError where `sum b = 1`, `sum a_i = c_i` or (with an estimate) `sum error = 0` fails.
+    """
+
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    error: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        sums = [(sum(row), c) for row, c in zip(self.a, self.c, strict=True)] + [
+            (sum(self.b), 1.0),
+            (sum(self.error), 0.0),
+        ]
+        for k, (got, wanted) in enumerate(sums):
+            if abs(got - wanted) > 1e-14:
+                raise ValueError(f"row {k} of the tableau sums to {got}, not {wanted}")
+
+
+@dataclass(frozen=True)
+class _RungeKutta(Solver):
+    """`y_1 = y_0 + h sum_i b_i k_i`, `k_i` the drift at `s_0 + c_i h`, `y_0 + h sum_j a_ij k_j`."""
+
+    coordinates: Coordinates = field(default_factory=Time)
+    tableau: ClassVar[Tableau]
+
+    @property
+    def nfe(self) -> int:
+        return len(self.tableau.b)
+
+    @property
+    def spacing(self) -> Spacing:
+        return UniformIn(self.coordinates)
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        self.coordinates.check(problem.schedule, grid.start, grid.end)
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        moved, work, tableau = Field(problem, self.coordinates), Workspace(), self.tableau
+        y = moved.enter(grid.start, x)
+        for t, s in grid.pairs():
+            start, h = moved.clock(t), moved.clock(s) - moved.clock(t)
+            slopes: list[Any] = []
+            for c, row in zip(tableau.c, tableau.a, strict=True):
+                stage = work.combine((1.0, y), *((h * a, k) for a, k in zip(row, slopes, strict=True)))
+                # grid nodes are passed on as they are, not through the clock and back
+                at = t if c == 0 else s if c == 1 else moved.time(start + c * h)
+                slopes.append(moved.drift_at(at, stage))
+            y = work.combine((1.0, y), *((h * b, k) for b, k in zip(tableau.b, slopes, strict=True)))
+            yield s, moved.leave(s, y)
+
+
+@dataclass(frozen=True)
+class Euler(_RungeKutta):
+    """Euler's method; in DDIM coordinates it is DDIM."""
+
+    order = 1
+    tableau: ClassVar[Tableau] = Tableau(c=(0.0,), a=((),), b=(1.0,))
+
+
+@dataclass(frozen=True)
+class Heun(_RungeKutta):
+    """Heun's method; "edm-heun" is EDM's, in DDIM coordinates on its own grid (arXiv:2206.00364)."""
+
+    order = 2
+    tableau: ClassVar[Tableau] = Tableau(c=(0.0, 1.0), a=((), (1.0,)), b=(0.5, 0.5))
+    source: ClassVar[str] = "arXiv:2206.00364"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"heun": {}, "edm-heun": {"coordinates": DDIMCoordinates()}}
+
+
+@dataclass(frozen=True)
+class RK4(_RungeKutta):
+    """The classical method of order 4."""
+
+    order = 4
+    tableau: ClassVar[Tableau] = Tableau(
+        c=(0.0, 0.5, 0.5, 1.0), a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"rk4": {}}

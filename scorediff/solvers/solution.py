@@ -1,0 +1,101 @@
+"""What a run returns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorediff.solvers.base import Status
+
+__all__ = ["Solution", "SolverError", "merged"]
+
+_WAYS_OUT = {
+    Status.BUDGET_EXHAUSTED: "raise max_evaluations or loosen the tolerance",
+    Status.STEP_UNDERFLOW: "loosen the tolerance, or use float64",
+    Status.NON_FINITE: "look at the network there",
+}
+
+
+class SolverError(RuntimeError):
+    """Raised by `Solution.check()`: the message names sample, time and evaluation."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of a run; every array is per sample, of shape (B,), unless said otherwise.
+
+    `x`: the samples, (B, ...). `t`: the time each one reached. `status`: a `Status` value each. `evaluations`: of the
+    denoiser, counted where it is called; `calls`, `rows`: batched calls and the rows in them. `accepted`, `rejected`:
+    steps. `error`: the solver's last error estimate in units of its tolerance, if it makes one. `times` (S,) and
+    `states` (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one. `bad`: by
+    sample, time and number of the first evaluation that was not finite. `settings`: every setting that took effect, as
+    plain data.
+    """
+
+    x: Tensor
+    t: np.ndarray
+    status: np.ndarray
+    evaluations: np.ndarray
+    calls: int
+    rows: int
+    accepted: np.ndarray
+    rejected: np.ndarray
+    error: np.ndarray | None
+    times: np.ndarray
+    states: Tensor | None
+    x_end: Tensor
+    bad: Mapping[int, tuple[float, int] | None]
+    settings: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Did every sample arrive?"""
+        return bool(np.all(self.status == Status.SUCCESS))
+
+    def check(self) -> "Solution":
+        """This solution, or SolverError naming the first sample that failed, where, at which evaluation, and the way
+        out.
+        """
+        failed = np.flatnonzero(self.status != Status.SUCCESS)
+        if not failed.size:
+            return self
+        i = int(failed[0])
+        status = Status(self.status[i])
+        where = f"at t = {self.t[i]:.6g} after {self.evaluations[i]} evaluations"
+        if self.bad.get(i):
+            t, number = self.bad[i] or (0.0, 0)
+            where = f"first at t = {t:.6g}, evaluation {number}"
+        others = f" (and {failed.size - 1} more of {self.status.size})" if failed.size > 1 else ""
+        words = status.name.lower().replace("_", " ")
+        raise SolverError(f"sample {i}{others}: {words} {where}: {_WAYS_OUT.get(status, 'the solver stopped early')}")
+
+
+def merged(parts: Sequence[Solution]) -> Solution:
+    """One solution of the batches of a run, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    bad, offset = {}, 0
+    for part in parts:
+        bad.update({i + offset: where for i, where in part.bad.items()})
+        offset += part.status.size
+    arrays = {
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in ("t", "status", "evaluations", "accepted", "rejected")
+    }
+    errors = [p.error for p in parts if p.error is not None]
+    states = [p.states for p in parts if p.states is not None]
+    return Solution(
+        x=torch.cat([p.x for p in parts]),
+        calls=sum(p.calls for p in parts),
+        rows=sum(p.rows for p in parts),
+        error=np.concatenate(errors) if errors else None,
+        times=parts[0].times,
+        states=torch.cat(states, dim=1) if states else None,
+        x_end=torch.cat([p.x_end for p in parts]),
+        bad=bad,
+        settings={**parts[0].settings, "ids": [i for p in parts for i in p.settings["ids"]]},
+        **arrays,
+    )

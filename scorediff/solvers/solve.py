@@ -1,0 +1,248 @@
+"""The driver: one problem, one solver, one state, carried along one grid."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorediff import registry
+from scorediff.grids import Grid, Spacing
+from scorediff.noise import IndependentNoise, Noise
+from scorediff.problems import Problem
+from scorediff.solvers.base import Solver, Status, Step
+from scorediff.solvers.door import Door
+from scorediff.solvers.solution import Solution
+from scorediff.solvers.terminal import Terminal
+
+__all__ = ["resolve", "run_grid", "solve"]
+
+
+def solve(
+    problem: Problem,
+    solver: Solver | str,
+    x: Tensor,
+    *,
+    steps: int | None = None,
+    grid: Grid | Sequence[float] | None = None,
+    spacing: Spacing | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    save: bool | Sequence[float] = False,
+    max_evaluations: int | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    noise: type[Noise] = IndependentNoise,
+    cond: Mapping[str, Any] | None = None,
+    terminal: Terminal | None = None,
+    callback: Callable[[Step], None] | None = None,
+    progress: bool = True,
+    grad: bool = False,
+) -> Solution:
+    """Carry `x` of shape (B, ...) along `problem` with `solver` (or its name).
+
+    A fixed-grid solver takes exactly one of `steps` (spaced by `spacing`, else the solver's own) and `grid`; an
+    adaptive one takes neither, and may take `max_evaluations` per sample. `t_start`, `t_end` default to the schedule's.
+    `save` keeps states: True for every node of a fixed grid, or a list of times (nodes of a fixed grid; any for an
+    adaptive solver). Sample `ids[i]` of `seed` sees the same `noise` in any batch (`BrownianPath`: on any grid). `cond`
+    goes to the network. `terminal` is one evaluation more, to sigma = 0. `callback` gets every `Step`. `progress` shows
+    a bar on a terminal. With `grad` gradients flow (fixed grids).
+
+    Raises TypeError or ValueError, naming the value and the way out, for what cannot be run. What fails on the way is
+    in the solution's status: `Solution.check()` raises it.
+    """
+    solver = resolve(solver)
+    _check_state(problem, solver, x)
+    if max_evaluations is not None:
+        solver = _with_budget(solver, max_evaluations)
+    grid = run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save)
+    solver.check(problem, grid, x.dtype)
+    if terminal is not None and grid.end > grid.start:
+        raise ValueError(f"{terminal!r} ends a sampling run; this grid rises from {grid.start:.6g} to {grid.end:.6g}")
+    if grad and solver.adaptive:
+        raise ValueError(f"{solver!r} chooses its steps from values: gradients flow through fixed-grid solvers only")
+    door = Door(problem.denoiser, x, grid, cond or {})
+    watched = dataclasses.replace(problem, denoiser=door)
+    increments = noise(seed, x, ids)
+    record = _Record(solver, x, grid, save)
+    with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
+        for made in solver.run(watched, x, grid, increments):
+            step = made if isinstance(made, Step) else Step(*made)
+            record(step)
+            advance(1)
+            if callback is not None:
+                callback(step)
+        x_end = record.x
+        sample = x_end if terminal is None else terminal(watched, grid.end, x_end)
+    bad = door.first_bad(sample)
+    settings = _settings(problem, solver, x, grid, seed, increments, terminal, spacing if steps else None)
+    return record.solution(sample, x_end, door, bad, settings)
+
+
+def resolve(solver: Solver | str) -> Solver:
+    """A solver from itself or from `name:option=value`. Raises TypeError or ValueError."""
+    if isinstance(solver, str):
+        return registry.parse(Solver, solver)  # type: ignore[type-abstract]
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a Solver or a name such as 'dpm++2m', got {solver!r}")
+    return solver
+
+
+def _check_state(problem: Problem, solver: Solver, x: Tensor) -> None:
+    if not isinstance(problem, solver.solves):
+        wanted = " or ".join(kind.__name__ for kind in solver.solves)
+        raise TypeError(f"{solver!r} solves {wanted}, not {type(problem).__name__}")
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
+        what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"the state must be a floating tensor of shape (B, ...), got {what}")
+    if x.device.type == "cpu":  # elsewhere this would read the device; there the status tells
+        bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(1).nonzero()
+        if len(bad):
+            raise ValueError(f"sample {int(bad[0])} of the start is not finite")
+
+
+def _with_budget(solver: Solver, max_evaluations: int) -> Solver:
+    if not solver.adaptive:
+        raise TypeError(
+            f"{solver!r} runs on a fixed grid: max_evaluations is for adaptive solvers, use steps= or grid="
+        )
+    return dataclasses.replace(solver, max_evaluations=max_evaluations)  # type: ignore[call-arg]
+
+
+def run_grid(
+    problem: Problem,
+    solver: Solver,
+    steps: int | None,
+    grid: Grid | Sequence[float] | None,
+    spacing: Spacing | None,
+    t_start: float | None,
+    t_end: float | None,
+    save: bool | Sequence[float] = False,
+) -> Grid:
+    """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the schedule's domain."""
+    schedule = problem.schedule
+    if solver.adaptive:
+        if steps is not None or spacing is not None:
+            raise TypeError(f"{solver!r} chooses its own steps: drop steps= and spacing=, set its rtol and atol")
+        if isinstance(save, bool) and save:
+            raise TypeError(f"{solver!r} has no common steps to save: give save= a list of times")
+        if grid is None:
+            first, last = schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end
+            inner = [] if isinstance(save, bool) else [t for t in save if t not in (first, last)]
+            grid = Grid([first, *inner, last])
+    elif (steps is None) == (grid is None):
+        raise TypeError(f"{solver!r} runs on a fixed grid: give exactly one of steps= and grid=")
+    elif steps is not None:
+        return (spacing or solver.spacing)(schedule, steps, t_start=t_start, t_end=t_end)
+    if (t_start is not None and grid is not None and not solver.adaptive) or spacing is not None:
+        raise TypeError("a grid holds its own ends and spacing: drop t_start=, t_end= and spacing=")
+    grid = grid if isinstance(grid, Grid) else Grid(grid)
+    lo, hi = schedule.domain
+    outside = grid.times[(grid.times < lo) | (grid.times > hi)]
+    if outside.size:
+        raise ValueError(f"grid time {outside[0]:.17g} is outside the domain [{lo:.17g}, {hi:.17g}] of {schedule!r}")
+    return grid
+
+
+class _Record:
+    """The last step of a run, per-sample counts, and the states at the times to be saved."""
+
+    def __init__(self, solver: Solver, x: Tensor, grid: Grid, save: bool | Sequence[float]) -> None:
+        self._batch, self._adaptive, self.x = x.shape[0], solver.adaptive, x
+        self._steps, self._last = 0, Step(grid.start, x)
+        wanted = grid.times if save is True else np.asarray(save or [], dtype=np.float64)
+        missing = wanted[~np.isin(wanted, grid.times)]
+        if missing.size:
+            raise ValueError(
+                f"save time {missing[0]:.17g} is no node of the grid: add it to grid=, or save=True for every node"
+            )
+        self._times = wanted
+        self._states: dict[float, Tensor] = {}
+        self._keep(grid.start, x)
+
+    def __call__(self, step: Step) -> None:
+        self._steps += 1
+        self.x, self._last = step.x, step
+        self._keep(step.t, step.x)
+
+    def _keep(self, t: Any, x: Tensor) -> None:
+        for wanted in self._times if len(self._times) else ():
+            if isinstance(t, float):
+                if t == wanted:
+                    self._states[wanted] = x
+            elif np.any(t == wanted):
+                here = torch.from_numpy(np.asarray(t == wanted)).to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
+                kept = self._states.get(wanted, torch.full_like(x, float("nan")))
+                self._states[wanted] = torch.where(here, x, kept)
+
+    def solution(self, x: Tensor, x_end: Tensor, door: Door, bad: dict[int, Any], settings: dict[str, Any]) -> Solution:
+        step = self._last
+        status = np.zeros(self._batch, dtype=np.int64) if step.status is None else np.array(step.status)
+        status[list(bad)] = Status.NON_FINITE
+        count = {
+            name: np.full(self._batch, default) if value is None else np.array(value)
+            for name, value, default in (("accepted", step.accepted, self._steps), ("rejected", step.rejected, 0))
+        }
+        states = [self._states[t] for t in self._times.tolist() if t in self._states]
+        return Solution(
+            x=x,
+            t=np.broadcast_to(np.asarray(step.t, dtype=np.float64), (self._batch,)).copy(),
+            status=status,
+            evaluations=door.evaluations,
+            calls=door.calls,
+            rows=door.rows,
+            error=step.error,
+            times=self._times,
+            states=torch.stack(states) if states else None,
+            x_end=x_end,
+            bad=bad,
+            settings=settings,
+            **count,
+        )
+
+
+def _settings(
+    problem: Problem,
+    solver: Solver,
+    x: Tensor,
+    grid: Grid,
+    seed: int,
+    noise: Noise,
+    terminal: Terminal | None,
+    spacing: Spacing | None,
+) -> dict[str, Any]:
+    return {
+        "solver": solver.to_dict(),
+        "problem": {"type": type(problem).__name__, "eta": problem.eta},
+        "schedule": registry.to_dict(problem.schedule),
+        "spacing": registry.to_dict(spacing),
+        "grid": grid.times.tolist(),
+        "seed": seed,
+        "ids": list(noise.ids),
+        "noise": type(noise).__name__,
+        "terminal": registry.to_dict(terminal),
+        "dtype": str(x.dtype),
+        "device": str(x.device),
+        "shape": list(x.shape),
+    }
+
+
+class _bar:
+    """A progress bar on a terminal, nothing elsewhere; tqdm is imported only where it shows."""
+
+    def __init__(self, wanted: bool, steps: int, solver: Solver) -> None:
+        self._bar: Any = None
+        if wanted and sys.stderr is not None and sys.stderr.isatty():
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=None if solver.adaptive else steps, desc=solver.name, unit="step", leave=False)
+
+    def __enter__(self) -> Callable[[int], Any]:
+        return (lambda n: None) if self._bar is None else self._bar.update
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
