@@ -54,8 +54,9 @@ class Coordinates(ABC):
                 numbers = (self.clock(schedule, t), self.scale(schedule, t), *self.rates(schedule, t))
             if not np.all(np.isfinite(numbers)):
                 raise ValueError(
-                    f"{self!r} coordinates are infinite at t = {t:.6g} of {schedule!r} (alpha = {schedule.alpha(t):.6g}, sigma = "
-                    f"{schedule.sigma(t):.6g}): start or end elsewhere, or use Angle() coordinates, regular at both ends"
+                    f"{self!r} coordinates are infinite at t = {t:.6g} of {schedule!r} (alpha = "
+                    f"{schedule.alpha(t):.6g}, sigma = {schedule.sigma(t):.6g}): start or end elsewhere, "
+                    "or use Angle(), regular at both ends"
                 )
 
 
@@ -131,7 +132,7 @@ class DDIMCoordinates(Coordinates):
 
 @dataclass(frozen=True)
 class Angle(Coordinates):
-    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, `c` the data's scale: regular at both ends."""
+    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends."""
 
     data_std: float = 1.0
 

@@ -30,7 +30,7 @@ class DenoiserLike(Protocol):
 
 
 class Reading(Sequence[Tensor]):
-    """The pair `(data, noise)` as linear functions of the state and the network's output, each computed when asked for."""
+    """The pair `(data, noise)`, linear in the state and the network's output, each computed when asked for."""
 
     __slots__ = ("_parts", "_rows", "output", "x")
 
@@ -122,8 +122,8 @@ class Denoiser:
             )
         if output.shape != x.shape:
             raise ValueError(
-                f"the network returned shape {tuple(output.shape)} for a state of shape {tuple(x.shape)} at t = {_first(t):.6g}: "
-                "both must agree (drop a learned variance)"
+                f"the network returned shape {tuple(output.shape)} for a state of shape {tuple(x.shape)} at "
+                f"t = {_first(t):.6g}: both must agree (drop a learned variance)"
             )
         return Reading(x, output.to(x.dtype), rows)
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ class Grid:
             i = int(wrong[0])
             kind = "repeats" if steps[i] == 0 else "turns"
             raise ValueError(
-                f"the grid {kind} at times {i} and {i + 1} ({array[i]:.17g}, {array[i + 1]:.17g}): it must be strictly monotone"
+                f"the grid {kind} at times {i} and {i + 1} ({array[i]:.17g}, {array[i + 1]:.17g}): "
+                "it must be strictly monotone"
             )
         array.flags.writeable = False
         object.__setattr__(self, "times", array)
@@ -89,7 +91,7 @@ class Grid:
     def pairs(self) -> Iterator[tuple[float, float]]:
         """The steps `(from, to)` as floats."""
         times = self.times.tolist()
-        return zip(times[:-1], times[1:], strict=True)
+        return pairwise(times)
 
     def reversed(self) -> "Grid":
         """The same times in the other direction."""
@@ -119,7 +121,8 @@ class Spacing(ABC):
         lo, hi = schedule.domain
         if not lo <= t_end < t_start <= hi:
             raise ValueError(
-                f"a run from t_start = {t_start:.6g} to t_end = {t_end:.6g} wants {lo:.6g} <= t_end < t_start <= {hi:.6g}"
+                f"a run from t_start = {t_start:.6g} to t_end = {t_end:.6g} wants "
+                f"{lo:.6g} <= t_end < t_start <= {hi:.6g}"
             )
         times = np.array(self.times(schedule, t_start, t_end, int(steps)), dtype=np.float64)
         times[0], times[-1] = t_start, t_end
@@ -145,7 +148,8 @@ def _finite_ends(first: float, last: float, t_start: float, t_end: float) -> tup
     if not (np.isfinite(first) and np.isfinite(last)):
         bad = t_start if not np.isfinite(first) else t_end
         raise ValueError(
-            f"this spacing is infinite at t = {bad:.6g} (alpha or sigma is 0 there): start or end elsewhere, or use UniformAngle()"
+            f"this spacing is infinite at t = {bad:.6g} (alpha or sigma is 0 there): start or end elsewhere, "
+            "or use UniformAngle()"
         )
     return float(first), float(last)
 

@@ -140,7 +140,8 @@ class BrownianPath(Noise):
     def _split(self, node: int, tag: int, w: np.ndarray, h: np.ndarray, k: float) -> tuple[_Part, _Part]:
         """(W, H) of both halves, each of length `k`, given (W, H) of the whole."""
         z = self._draw_two(node, tag)
-        # With A = W1 - W2 and S = H1 + H2: H = A/4 + S/2, so A = 3 H + sqrt(k/2) z1, S = 2 H - A/2, H1 - H2 = sqrt(k/6) z2
+        # With A = W1 - W2 and S = H1 + H2: H = A/4 + S/2, so
+        # A = 3 H + sqrt(k/2) z1, S = 2 H - A/2, H1 - H2 = sqrt(k/6) z2
         a = 3 * h + np.sqrt(k / 2) * z[0]
         s, d = 2 * h - a / 2, np.sqrt(k / 6) * z[1]
         return ((w + a) / 2, (s + d) / 2), ((w - a) / 2, (s - d) / 2)

@@ -46,8 +46,8 @@ class Prediction(ABC):
         if np.any(singular):
             bad = np.asarray(t)[np.asarray(singular)].flat[0]
             raise ValueError(
-                f"{type(self).__name__} says nothing about the data at t = {bad:.6g}, where alpha = {schedule.alpha(bad):.6g} and "
-                f"sigma = {schedule.sigma(bad):.6g}: start or end the grid elsewhere"
+                f"{type(self).__name__} does not determine data and noise at t = {bad:.6g}, where alpha = "
+                f"{schedule.alpha(bad):.6g} and sigma = {schedule.sigma(bad):.6g}: start or end the grid elsewhere"
             )
         return (b / det, -sigma_t / det), (-a / det, alpha_t / det)
 

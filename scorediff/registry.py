@@ -37,7 +37,7 @@ def concrete(base: type[T]) -> list[type[T]]:
 
 
 def names(base: type[T]) -> dict[str, T]:
-    """Every concrete object under `base` by its name: the `variants` a class lists, else the class with its defaults."""
+    """Every concrete object under `base` by name: the `variants` a class lists, else the class with defaults."""
     made = {}
     for cls in concrete(base):
         variants = getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
@@ -68,8 +68,9 @@ def parse(base: type[T], text: str) -> T:
         key, equals, value = option.partition("=")
         fields = {f.name for f in dataclasses.fields(made)}
         if key not in fields or not equals:
+            listed = ", ".join(sorted(fields)) or "none"
             raise ValueError(
-                f"{name!r} has no option {option!r}{nearest(key, fields)} options: {', '.join(sorted(fields)) or 'none'} (as name=value)"
+                f"{name!r} has no option {option!r}{nearest(key, fields)} options: {listed} (as name=value)"
             )
         changes[key] = _value(typing.get_type_hints(type(made)).get(key), value)
     return dataclasses.replace(made, **changes)

@@ -84,7 +84,7 @@ def sample(
     solver = resolve(solver)
     # the start stands at the grid's first node: refuse a bad grid before drawing anything
     grid_start = run_grid(problem, solver, steps, grid, spacing, t_start, t_end).start
-    count = len(x) if x is not None else tuple(shape or ())[0]
+    count = len(x) if x is not None else next(iter(shape or (0,)))
     every = list(range(count)) if ids is None else [int(i) for i in ids]
     if len(every) != count:
         raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")

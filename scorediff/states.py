@@ -84,7 +84,7 @@ def _is_free(buffer: Tensor) -> bool:
     storage = buffer.untyped_storage()
     return (
         sys.getrefcount(buffer) == _IDLE_REFERENCES
-        and torch._C._storage_Use_Count(storage._cdata) == _IDLE_STORAGE_USES  # type: ignore[attr-defined]
+        and torch._C._storage_Use_Count(storage._cdata) == _IDLE_STORAGE_USES
     )
 
 

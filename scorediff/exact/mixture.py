@@ -1,8 +1,8 @@
 """Mixtures of Gaussians."""
 
 import math
-from functools import reduce
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from math import prod
 from typing import Any, final
 

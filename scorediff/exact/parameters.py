@@ -127,5 +127,5 @@ class Placed:
         if key not in self._copies:
             # A copy made in inference mode could never be used under autograd.
             with torch.inference_mode(False):
-                self._copies[key] = tuple(tensor.to(x.dtype) for tensor in self._make())
+                self._copies[key] = tuple(tensor.to(x.device, x.dtype) for tensor in self._make())
         return self._copies[key]

@@ -28,7 +28,8 @@ def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
         raise ValueError(f"rtol = {solver.rtol}, atol = {solver.atol}: tolerances must be finite and not negative")
     if max(solver.rtol, solver.atol) < least:
         raise ValueError(
-            f"rtol = {solver.rtol:.3g}, atol = {solver.atol:.3g} are under what {dtype} can hold ({least:.1g}): loosen one, or use float64"
+            f"rtol = {solver.rtol:.3g}, atol = {solver.atol:.3g} are under what {dtype} can hold ({least:.1g}): "
+            "loosen one, or use float64"
         )
 
 
@@ -125,7 +126,7 @@ class RK45(Solver):
         k: Tensor,
         rows: np.ndarray,
     ) -> tuple[Tensor, Tensor, np.ndarray]:
-        """One step from `s` by `h`: the state and slope there, and the error in units of the tolerance, shape (rows,)."""
+        """One step from `s` by `h`: the state and slope there, and the error in units of the tolerance."""
         work, tableau, column = Workspace(), self.tableau, per_sample(h, y)
         slopes = [k]
         new = y

@@ -65,7 +65,7 @@ def solve(
     if grad and solver.adaptive:
         raise ValueError(f"{solver!r} chooses its steps from values: gradients flow through fixed-grid solvers only")
     door = Door(problem.denoiser, x, grid, cond or {})
-    watched = dataclasses.replace(problem, denoiser=door)
+    watched = dataclasses.replace(problem, denoiser=door)  # type: ignore[arg-type]
     increments = noise(seed, x, ids)
     record = _Record(solver, x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
@@ -122,7 +122,7 @@ def run_grid(
     t_end: float | None,
     save: bool | Sequence[float] = False,
 ) -> Grid:
-    """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the schedule's domain."""
+    """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the domain."""
     schedule = problem.schedule
     if solver.adaptive:
         if steps is not None or spacing is not None:

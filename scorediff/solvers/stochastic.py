@@ -52,7 +52,7 @@ class EulerMaruyama(_BlackBoxSDE):
 
 @dataclass(frozen=True)
 class StochasticHeun(_BlackBoxSDE):
-    """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`: weak order 2."""
+    """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, then `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`."""
 
     weak_order = 2
 

@@ -1,0 +1,12 @@
+import hypothesis
+import pytest
+import torch
+
+# The first call into torch takes longer than hypothesis' deadline allows.
+hypothesis.settings.register_profile("house", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
