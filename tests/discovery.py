@@ -1,0 +1,23 @@
+"""Every concrete class, found by walking the package: to exist is to be tested."""
+
+import scorediff as sd
+from scorediff import registry
+
+SCHEDULES = list(registry.names(sd.Schedule).values())
+PREDICTIONS = list(registry.names(sd.Prediction).values())
+COORDINATES = list(registry.names(sd.Coordinates).values())
+SPACINGS = list(registry.names(sd.Spacing).values())
+TERMINALS = list(registry.names(sd.Terminal).values())
+SOLVERS = [s for s in registry.names(sd.Solver).values() if type(s).__module__.startswith("scorediff.")]
+OURS = [s for s in SOLVERS if not type(s).__module__.startswith("scorediff.backends")]
+
+
+def label(value):
+    """A test id: the same in every process, unlike a repr that holds an address."""
+    return (
+        value.name
+        if isinstance(value, sd.Solver)
+        else type(value).__name__
+        if hasattr(value, "__dataclass_fields__")
+        else None
+    )

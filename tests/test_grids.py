@@ -1,0 +1,96 @@
+"""Grids are monotone and hit their ends; each spacing is uniform in what it says."""
+
+import numpy as np
+import pytest
+from discovery import SCHEDULES, SPACINGS, label
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scorediff as sd
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@pytest.mark.parametrize("spacing", SPACINGS, ids=label)
+def test_every_spacing_gives_a_falling_grid_that_hits_its_ends(spacing, schedule):
+    for steps in (1, 2, 3, 7, 12, 100, 900):
+        if isinstance(spacing, sd.Times) and steps > 1:
+            continue
+        grid = spacing(schedule, steps)
+        assert grid.steps == steps and grid.start == schedule.t_start and grid.end == schedule.t_end
+        assert np.all(np.diff(grid.times) < 0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@pytest.mark.parametrize("spacing", SPACINGS, ids=label)
+@given(ends=st.tuples(st.floats(-2.5, -0.5), st.floats(0.5, 2.5)))
+def test_a_start_below_the_schedules_own_is_met(spacing, schedule, ends):
+    t_start, t_end = (schedule.time_at(value) for value in ends)
+    if isinstance(spacing, sd.Times):
+        grid = sd.Times((0.5 * (t_start + t_end),))(schedule, 2, t_start=t_start, t_end=t_end)
+    else:
+        grid = spacing(schedule, 5, t_start=t_start, t_end=t_end)
+    assert grid.start == t_start and grid.end == t_end
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+def test_each_spacing_is_uniform_in_its_own_clock(schedule):
+    def steps_of(spacing, clock):
+        return np.diff(clock(spacing(schedule, 9).times))
+
+    def ratio(t):
+        return schedule.sigma(t) / schedule.alpha(t)
+
+    clocks = [
+        (sd.UniformTime(), lambda t: t),
+        (sd.UniformLogSNR(), schedule.log_snr),
+        (sd.Quadratic(), np.sqrt),
+        (sd.Karras(rho=5.0), lambda t: ratio(t) ** (1 / 5)),
+        (sd.Exponential(), lambda t: np.log(ratio(t))),
+        (sd.UniformAngle(0.5), lambda t: np.arctan(ratio(t) / 0.5)),
+        (sd.FlowTime(), lambda t: ratio(t) / (1 + ratio(t))),
+        (sd.UniformIn(sd.DDIMCoordinates()), lambda t: ratio(t) ** (1 / 7)),
+    ]
+    for spacing, clock in clocks:
+        steps = steps_of(spacing, clock)
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-9, err_msg=repr(spacing))
+
+
+@pytest.mark.parametrize("steps", [7, 10, 13, 30, 64, 160, 320, 999])
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_subsequence_holds_rows_of_the_table_each_once(steps, power):
+    grid = sd.Subsequence(power=power)(sd.VPDiscrete(), steps)
+    rows = grid.times * 1000 - 1
+    np.testing.assert_allclose(rows, np.rint(rows), atol=1e-9)
+    assert len(set(np.rint(rows))) == steps + 1
+
+
+def test_a_grid_cannot_be_changed():
+    grid = sd.Grid([1.0, 0.5])
+    with pytest.raises(AttributeError, match="immutable"):
+        grid.times = np.zeros(2)
+    with pytest.raises(ValueError, match="read-only"):
+        grid.times[0] = 2.0
+    assert grid == sd.Grid([1.0, 0.5]) and hash(grid) == hash(sd.Grid([1.0, 0.5]))
+    assert grid.reversed() == sd.Grid([0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "word"),
+    [
+        (lambda: sd.Grid([1.0, 0.5, 0.5]), ValueError, r"repeats at times 1 and 2 \(0.5, 0.5\)"),
+        (lambda: sd.Grid([1.0, 0.4, 0.5, 0.1]), ValueError, r"turns at times 1 and 2 \(0.40\d*, 0.5\)"),
+        (lambda: sd.Grid([1.0]), ValueError, "at least two"),
+        (lambda: sd.Grid([1.0, float("nan")]), ValueError, "time 1 is nan"),
+        (lambda: sd.UniformTime()(sd.VPLinear(), 0), ValueError, "steps = 0"),
+        (lambda: sd.UniformTime()(sd.VPLinear(), -3), ValueError, "steps = -3"),
+        (lambda: sd.UniformTime()(sd.VPLinear(), 2.5), TypeError, "whole number, got 2.5"),
+        (lambda: sd.UniformTime()(sd.VPLinear(), 5, t_start=1.5), ValueError, "t_start = 1.5"),
+        (lambda: sd.UniformTime()(sd.VPLinear(), 5, t_start=0.2, t_end=0.4), ValueError, "t_end = 0.4"),
+        (lambda: sd.UniformLogSNR()(sd.RectifiedFlow(), 5, t_start=1.0), ValueError, "infinite at t = 1.*UniformAngle"),
+        (lambda: sd.Subsequence()(sd.VPDiscrete(), 1000), ValueError, "at most 999 fit"),
+        (lambda: sd.Times((0.5,))(sd.VPLinear(), 5), ValueError, "make 2 steps, not 5"),
+    ],
+)
+def test_a_grid_that_cannot_be_one_is_refused_with_the_reason(make, error, word):
+    with pytest.raises(error, match=word):
+        make()
