@@ -55,7 +55,7 @@ class Grid:
             i = int(wrong[0])
             kind = "repeats" if steps[i] == 0 else "turns"
             raise ValueError(
-                f"the grid {kind} at times {i} and {i + 1} ({array[i]:.17g}, {array[i + 1]:.17g}): "
+                f"the grid {kind} at times {i} and {i + 1} ({float(array[i])!r}, {float(array[i + 1])!r}): "
                 "it must be strictly monotone"
             )
         array.flags.writeable = False

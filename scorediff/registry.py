@@ -92,7 +92,10 @@ def to_dict(value: Any) -> Any:
         return {"type": type(value).__name__, **fields}
     if isinstance(value, (list, tuple)):
         return [to_dict(v) for v in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    # a function by its name: its repr holds an address, different in every run
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
 
 
 def from_dict(base: type[T], data: dict[str, Any]) -> T:

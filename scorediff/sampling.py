@@ -83,7 +83,7 @@ def sample(
         raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
     solver = resolve(solver)
     # the start stands at the grid's first node: refuse a bad grid before drawing anything
-    grid_start = run_grid(problem, solver, steps, grid, spacing, t_start, t_end).start
+    checked = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save))
     count = len(x) if x is not None else next(iter(shape or (0,)))
     every = list(range(count)) if ids is None else [int(i) for i in ids]
     if len(every) != count:
@@ -96,7 +96,7 @@ def sample(
             state = prior(
                 problem.schedule,
                 batch,
-                t_start=grid_start,
+                t_start=checked.start,
                 seed=seed,
                 ids=every[rows],
                 **_placement(problem, device, dtype),
@@ -147,8 +147,14 @@ def encode(
     if not isinstance(problem, ProbabilityFlow):
         raise TypeError(f"only the probability flow can be run backwards, not {type(problem).__name__}")
     solver = resolve(solver)
-    forward = run_grid(problem, solver, steps, grid, spacing, t_start, t_end)
+    forward = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end))
     return solve(problem, solver, x, grid=forward.reversed(), **options)
+
+
+def _falling(grid: Grid) -> Grid:
+    if grid.end > grid.start:
+        raise ValueError(f"{grid!r} rises: give the falling grid of a sampling run (encode() reverses it)")
+    return grid
 
 
 def _placement(problem: Problem, device: Any, dtype: torch.dtype | None) -> dict[str, Any]:

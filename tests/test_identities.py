@@ -151,7 +151,13 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
         y = sd.prior(sd.EDM(), (4, 3), t_start=float(np.exp(-log_snr[0])), dtype=torch.float64)
         denoiser = MIXTURE.denoiser(schedule)
         problem = sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
-        x = sd.solve(problem, solver, y * schedule.alpha(grid.start), grid=grid, noise=sd.BrownianPath if eta else sd.IndependentNoise).x
+        x = sd.solve(
+            problem,
+            solver,
+            y * schedule.alpha(grid.start),
+            grid=grid,
+            noise=sd.BrownianPath if eta else sd.IndependentNoise,
+        ).x
         results.append(x / schedule.alpha(grid.end))
     tolerance = 1e-6 if eta else 1e-12  # a path is asked at nodes that differ in their last bits, and is rough
     assert max(distance(results[0], other) for other in results[1:]) < tolerance
@@ -175,7 +181,9 @@ def run_from_y(solver, schedule, log_snr, eta):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-@pytest.mark.parametrize("solver", [sd.DDIM(), sd.DPMSolverPP(1), sd.DPMSolverPP(2), sd.SDEDPMSolverPP(2), sd.DDPM()], ids=label)
+@pytest.mark.parametrize(
+    "solver", [sd.DDIM(), sd.DPMSolverPP(1), sd.DPMSolverPP(2), sd.SDEDPMSolverPP(2), sd.DDPM()], ids=label
+)
 @given(log_snr=log_snr_grids())
 def test_a_data_form_method_is_exact_on_a_point_mass(solver, schedule, log_snr):
     # all that is left of the start is its noise, and the mean of the output is alpha_1 m whatever the grid
@@ -186,7 +194,9 @@ def test_a_data_form_method_is_exact_on_a_point_mass(solver, schedule, log_snr):
     if eta == 0.0:
         grid = grid_at(schedule, log_snr)
         z = sd.prior(schedule, (4, 3), t_start=grid.start, seed=5, dtype=torch.float64) / schedule.sigma(grid.start)
-        expected = expected + (z - schedule.alpha(grid.start) / schedule.sigma(grid.start) * expected) * np.exp(-log_snr[-1])
+        expected = expected + (z - schedule.alpha(grid.start) / schedule.sigma(grid.start) * expected) * np.exp(
+            -log_snr[-1]
+        )
         assert distance(a, expected) < 1e-12
     else:
         assert (a - expected).abs().max() < 6 * np.exp(-log_snr[-1])

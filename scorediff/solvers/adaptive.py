@@ -13,6 +13,7 @@ from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import Solver, Status, Step
+from scorediff.solvers.door import Door
 from scorediff.solvers.runge_kutta import Tableau
 from scorediff.states import Workspace, per_sample, row_mean
 
@@ -74,7 +75,7 @@ class RK45(Solver):
             raise ValueError(f"max_evaluations = {self.max_evaluations}: at least 1 is needed")
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        moved = Field(problem, self.coordinates)
+        moved = Field(Door.before(problem, x, grid), self.coordinates)
         ends = grid.times[1:]
         y = moved.enter(grid.start, x)
         k = moved.drift_at(grid.start, y)

@@ -1,5 +1,6 @@
 """Where a run calls its denoiser: times kept inside, evaluations counted, non-finite readings found."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from scorediff.denoiser import DenoiserLike, Reading
 from scorediff.grids import Grid
+from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
 __all__ = ["Door"]
@@ -31,6 +33,13 @@ class Door:
         self._whole = 0
         self._partial = np.zeros(self._batch, dtype=np.int64)
         self.calls = self.rows = 0
+
+    @classmethod
+    def before(cls, problem: Problem, x: Tensor, grid: Grid, cond: Mapping[str, Any] | None = None) -> Problem:
+        """`problem` with its denoiser behind a door, or as it is where that has been done."""
+        if isinstance(problem.denoiser, cls):
+            return problem
+        return dataclasses.replace(problem, denoiser=cls(problem.denoiser, x, grid, cond or {}))  # type: ignore[arg-type]
 
     @property
     def schedule(self) -> Schedule:
@@ -90,7 +99,7 @@ class Door:
         else:
             outside = not np.all((t >= lo - slack) & (t <= hi + slack))
         if outside:
-            raise ValueError(f"the solver asked for the network at t = {t}, outside the run's [{lo:.17g}, {hi:.17g}]")
+            raise ValueError(f"the solver asked for the network at t = {t}, outside the run's [{lo!r}, {hi!r}]")
         return min(max(t, lo), hi) if isinstance(t, float) else np.clip(t, lo, hi)
 
 

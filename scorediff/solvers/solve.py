@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from scorediff import registry
 from scorediff.grids import Grid, Spacing
 from scorediff.noise import IndependentNoise, Noise
-from scorediff.problems import Problem
+from scorediff.problems import Problem, ReverseSDE
 from scorediff.solvers.base import Solver, Status, Step
 from scorediff.solvers.door import Door
 from scorediff.solvers.solution import Solution
@@ -64,8 +64,8 @@ def solve(
         raise ValueError(f"{terminal!r} ends a sampling run; this grid rises from {grid.start:.6g} to {grid.end:.6g}")
     if grad and solver.adaptive:
         raise ValueError(f"{solver!r} chooses its steps from values: gradients flow through fixed-grid solvers only")
-    door = Door(problem.denoiser, x, grid, cond or {})
-    watched = dataclasses.replace(problem, denoiser=door)  # type: ignore[arg-type]
+    watched = Door.before(problem, x, grid, cond)
+    door = cast(Door, watched.denoiser)
     increments = noise(seed, x, ids)
     record = _Record(solver, x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
@@ -124,26 +124,27 @@ def run_grid(
 ) -> Grid:
     """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the domain."""
     schedule = problem.schedule
+    if grid is not None and not (t_start is None and t_end is None and spacing is None):
+        raise TypeError("a grid holds its own ends and spacing: drop t_start=, t_end= and spacing=")
     if solver.adaptive:
         if steps is not None or spacing is not None:
             raise TypeError(f"{solver!r} chooses its own steps: drop steps= and spacing=, set its rtol and atol")
-        if isinstance(save, bool) and save:
+        if save is True:
             raise TypeError(f"{solver!r} has no common steps to save: give save= a list of times")
         if grid is None:
-            first, last = schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end
-            inner = [] if isinstance(save, bool) else [t for t in save if t not in (first, last)]
-            grid = Grid([first, *inner, last])
+            ends = (schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end)
+            grid = Grid([ends[0], *(t for t in save or () if t not in ends), ends[1]])
     elif (steps is None) == (grid is None):
         raise TypeError(f"{solver!r} runs on a fixed grid: give exactly one of steps= and grid=")
     elif steps is not None:
         return (spacing or solver.spacing)(schedule, steps, t_start=t_start, t_end=t_end)
-    if (t_start is not None and grid is not None and not solver.adaptive) or spacing is not None:
-        raise TypeError("a grid holds its own ends and spacing: drop t_start=, t_end= and spacing=")
     grid = grid if isinstance(grid, Grid) else Grid(grid)
     lo, hi = schedule.domain
     outside = grid.times[(grid.times < lo) | (grid.times > hi)]
     if outside.size:
-        raise ValueError(f"grid time {outside[0]:.17g} is outside the domain [{lo:.17g}, {hi:.17g}] of {schedule!r}")
+        raise ValueError(f"grid time {float(outside[0])!r} is outside the domain [{lo!r}, {hi!r}] of {schedule!r}")
+    if isinstance(problem, ReverseSDE) and grid.end > grid.start:
+        raise ValueError(f"{grid!r} rises: the reverse SDE runs from noise to data, on falling times")
     return grid
 
 
@@ -157,7 +158,7 @@ class _Record:
         missing = wanted[~np.isin(wanted, grid.times)]
         if missing.size:
             raise ValueError(
-                f"save time {missing[0]:.17g} is no node of the grid: add it to grid=, or save=True for every node"
+                f"save time {float(missing[0])!r} is no node of the grid: add it to grid=, or save=True for every node"
             )
         self._times = wanted
         self._states: dict[float, Tensor] = {}

@@ -1,0 +1,109 @@
+"""RK45 per sample: each has its own time, step, error and fate."""
+
+import numpy as np
+import pytest
+import torch
+from discovery import COORDINATES, label
+
+import scorediff as sd
+
+SCHEDULE = sd.VPLinear()
+EASY = sd.Gaussian((0.3, -1.0), (0.5, 2.0))
+MIXTURE = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.01, 0.02))
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES, ids=label)
+@pytest.mark.parametrize("rtol", [1e-3, 1e-5, 1e-8])
+def test_the_error_follows_the_tolerance_in_every_coordinates(coordinates, rtol):
+    flow = sd.ProbabilityFlow(EASY.denoiser(SCHEDULE))
+    x = EASY.at(SCHEDULE, 1.0).sample(8)
+    solution = sd.solve(flow, sd.RK45(rtol, rtol, coordinates), x).check()
+    error = (solution.x - EASY.flow(SCHEDULE, 1.0, SCHEDULE.t_end, x)).abs().max()
+    assert error < 60 * rtol
+    assert np.all(solution.evaluations == 2 + 6 * (solution.accepted + solution.rejected))
+
+
+@pytest.mark.parametrize("t_end", [1e-3, 1e-5])
+@pytest.mark.parametrize("coordinates", COORDINATES, ids=label)
+def test_it_lands_on_the_end_and_never_asks_beyond(coordinates, t_end):
+    flow = sd.ProbabilityFlow(EASY.denoiser(SCHEDULE))
+    solution = sd.sample(flow, sd.RK45(coordinates=coordinates), (4, 2), t_end=t_end, dtype=torch.float64).check()
+    assert np.all(solution.t == t_end)
+
+
+def test_saved_times_are_met_exactly_and_change_little():
+    flow = sd.ProbabilityFlow(EASY.denoiser(SCHEDULE))
+    x = EASY.at(SCHEDULE, 1.0).sample(5)
+    solution = sd.solve(flow, sd.RK45(1e-8, 1e-8), x, save=[1.0, 0.7, 0.1]).check()
+    for t, state in zip([1.0, 0.7, 0.1], solution.states, strict=True):
+        torch.testing.assert_close(state, EASY.flow(SCHEDULE, 1.0, t, x), rtol=1e-6, atol=1e-6)
+
+
+def test_one_hard_sample_among_easy_ones_costs_them_nothing_and_is_as_right_as_alone():
+    easy, hard = EASY.denoiser(SCHEDULE), MIXTURE.denoiser(SCHEDULE)
+
+    def net(x, t, is_hard):
+        times = t.double().numpy()
+        return torch.where(is_hard[:, None], hard(times, x)[1], easy(times, x)[1])
+
+    flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
+    x, is_hard = sd.prior(SCHEDULE, (64, 2), dtype=torch.float64), torch.arange(64) == 17
+    solver, others = sd.RK45(1e-6, 1e-6), ~is_hard
+    together = sd.solve(flow, solver, x, cond={"is_hard": is_hard}).check()
+    alone = sd.solve(flow, solver, x[is_hard], cond={"is_hard": is_hard[is_hard]}).check()
+    without = sd.solve(flow, solver, x[others], cond={"is_hard": is_hard[others]}).check()
+    assert together.evaluations[17] > 1.5 * together.evaluations[others.numpy()].max()
+    # the denoisers' own sums round differently in batches of 1 and 64
+    torch.testing.assert_close(together.x[is_hard], alone.x, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(together.x[others], without.x, rtol=1e-10, atol=1e-10)
+    assert np.array_equal(together.evaluations[others.numpy()], without.evaluations)
+    assert together.evaluations[17] == alone.evaluations[0]
+    # finished samples leave the batch
+    assert together.rows == together.evaluations.sum() < 64 * together.calls
+
+
+def test_encode_then_sample_comes_back():
+    flow = sd.ProbabilityFlow(MIXTURE.denoiser(SCHEDULE))
+    x = MIXTURE.at(SCHEDULE, SCHEDULE.t_end).sample(8)
+    latent = sd.encode(flow, sd.RK45(1e-10, 1e-10), x).check()
+    assert np.all(latent.t == 1.0)
+    torch.testing.assert_close(sd.solve(flow, sd.RK45(1e-10, 1e-10), latent.x).x, x, rtol=1e-6, atol=1e-6)
+
+
+def test_an_exhausted_budget_is_a_status_and_raised_on_request():
+    flow = sd.ProbabilityFlow(MIXTURE.denoiser(SCHEDULE))
+    solution = sd.sample(flow, sd.RK45(1e-9, 1e-9), (3, 2), max_evaluations=40, dtype=torch.float64)
+    assert np.all(solution.status == sd.Status.BUDGET_EXHAUSTED) and np.all(solution.evaluations <= 40)
+    assert np.all(solution.t > SCHEDULE.t_end) and torch.isfinite(solution.x).all()
+    assert solution.settings["solver"]["max_evaluations"] == 40
+    with pytest.raises(
+        sd.SolverError, match=r"sample 0 \(and 2 more of 3\): budget exhausted at t = .*max_evaluations"
+    ):
+        solution.check()
+
+
+def test_one_nan_sample_in_eight_leaves_seven_right():
+    def net(x, t):
+        out = EASY.denoiser(SCHEDULE)(t.double().numpy(), x)[1]
+        broken = (x[:, 0] > 50) & (t < 0.5)
+        return torch.where(broken[:, None], torch.nan, out)
+
+    model = sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())
+    x = EASY.at(SCHEDULE, 1.0).sample(8)
+    x[3] = 100.0
+    solution = sd.solve(sd.ProbabilityFlow(model), sd.RK45(1e-6, 1e-6), x)
+    assert solution.status.tolist() == [0, 0, 0, sd.Status.NON_FINITE, 0, 0, 0, 0]
+    t, number = solution.bad[3]
+    assert t < 0.5 and 2 <= number <= solution.evaluations[3]
+    others = [0, 1, 2, 4, 5, 6, 7]
+    torch.testing.assert_close(solution.x[others], EASY.flow(SCHEDULE, 1.0, 1e-3, x)[others], rtol=1e-4, atol=1e-4)
+
+
+def test_a_jump_of_the_network_ends_in_an_answer_not_a_hang():
+    def net(x, t):
+        return torch.where(t[:, None] < 0.5, 10.0, -10.0) * torch.ones_like(x)
+
+    flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
+    solution = sd.sample(flow, sd.RK45(1e-12, 1e-12), (2, 2), dtype=torch.float64, max_evaluations=3000)
+    assert set(solution.status.tolist()) <= set(map(int, sd.Status)) - {sd.Status.RUNNING}
+    assert np.all(solution.evaluations <= 3000)

@@ -1,0 +1,207 @@
+"""What every concrete class owes, found by discovery."""
+
+import dataclasses
+import inspect
+import json
+
+import numpy as np
+import pytest
+import torch
+from discovery import COORDINATES, OURS, PREDICTIONS, SCHEDULES, SOLVERS, SPACINGS, TERMINALS, label
+
+import scorediff as sd
+from scorediff import registry
+
+TARGET = sd.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1))
+FIXED = [s for s in OURS if not s.adaptive]
+
+
+def problem_for(solver, schedule, target=TARGET):
+    denoiser = target.denoiser(schedule)
+    return sd.ProbabilityFlow(denoiser) if sd.ProbabilityFlow in solver.solves else sd.ReverseSDE(denoiser)
+
+
+def options(solver, steps=9):
+    return {} if solver.adaptive else {"steps": steps}
+
+
+@pytest.mark.parametrize(
+    "base", [sd.Schedule, sd.Prediction, sd.Coordinates, sd.Spacing, sd.Solver, sd.Terminal], ids=lambda b: b.__name__
+)
+def test_concrete_classes_are_found_frozen_documented_and_final(base):
+    found = registry.concrete(base)
+    assert found
+    for cls in found:
+        assert (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen) or issubclass(cls, sd.Solver)
+        assert inspect.getdoc(cls)
+        cls()
+        if cls.__module__.startswith("scorediff."):
+            assert not [c for c in found if c is not cls and issubclass(c, cls)], (
+                f"{cls} is subclassed and instantiated"
+            )
+
+
+@pytest.mark.parametrize("value", [*SCHEDULES, *PREDICTIONS, *COORDINATES, *SPACINGS, *SOLVERS, *TERMINALS], ids=label)
+def test_plain_data_and_back(value):
+    base = next(
+        b
+        for b in (sd.Schedule, sd.Prediction, sd.Coordinates, sd.Spacing, sd.Solver, sd.Terminal)
+        if isinstance(value, b)
+    )
+    data = json.loads(json.dumps(registry.to_dict(value)))
+    if not isinstance(value, sd.CustomSchedule):  # functions cannot come back from plain data
+        assert registry.from_dict(base, data) == value
+    if isinstance(value, sd.Solver):
+        assert sd.Solver.from_dict(value.to_dict()) == value
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=label)
+def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_order(solver):
+    assert registry.parse(sd.Solver, solver.name) == solver
+    assert set(solver.solves) <= {sd.ProbabilityFlow, sd.ReverseSDE} and solver.solves
+    assert solver.order or sd.ProbabilityFlow not in solver.solves
+    assert solver.weak_order or sd.ReverseSDE not in solver.solves
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        solver.anything = 1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@pytest.mark.parametrize("solver", OURS, ids=label)
+def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule):
+    asked = []
+    exact = TARGET.denoiser(schedule)
+
+    class Watched:
+        def __init__(self):
+            self.schedule = schedule
+
+        def __call__(self, t, x):
+            asked.extend(np.broadcast_to(t, (x.shape[0],)).tolist())
+            return exact(t, x)
+
+    problem = dataclasses.replace(problem_for(solver, schedule), denoiser=Watched())
+    solution = sd.sample(problem, solver, (3, 3), **options(solver)).check()
+    assert min(asked) >= schedule.t_end and max(asked) <= schedule.t_start
+    assert solution.evaluations.sum() == solution.rows == len(asked)
+    assert np.all(solution.t == schedule.t_end)
+    if not solver.adaptive:
+        assert solution.calls == 9 * solver.nfe
+        assert np.all(solution.evaluations == 9 * solver.nfe) and np.all(solution.accepted == 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solver", OURS, ids=label)
+def test_a_sample_is_bit_for_bit_the_same_in_any_batch_order_and_shape(solver, dtype):
+    # the diagonal Gaussian's denoiser is elementwise, so rows do not meet in it
+    schedule = sd.VPCosine()
+    target = sd.Gaussian(np.linspace(-1, 1, 35).tolist(), np.geomspace(0.05, 3, 35).tolist())
+    problem = problem_for(solver, schedule, target)
+    # hard and easy neighbours: rows of different size
+    x = sd.prior(schedule, (7, 35), dtype=dtype) * torch.logspace(-2, 2, 7, dtype=dtype)[:, None]
+    whole = sd.sample(problem, solver, x=x, **options(solver)).check()
+    alone = sd.sample(problem, solver, x=x[3:4].clone(), ids=[3], **options(solver))
+    shuffled = sd.sample(problem, solver, x=x[[5, 3, 1]], ids=[5, 3, 1], **options(solver))
+    batched = sd.sample(problem, solver, x=x, batch_size=2, **options(solver))
+    assert torch.equal(alone.x[0], whole.x[3])
+    assert torch.equal(shuffled.x, whole.x[[5, 3, 1]])
+    assert torch.equal(batched.x, whole.x)
+    assert np.array_equal(batched.evaluations, whole.evaluations)
+
+
+@pytest.mark.parametrize("solver", OURS, ids=label)
+def test_the_shape_of_an_event_does_not_matter(solver):
+    schedule = sd.VPLinear()
+    mean, variances = torch.linspace(-1, 1, 12), torch.linspace(0.1, 2, 12)
+    flat = problem_for(solver, schedule, sd.Gaussian(mean, variances))
+    square = problem_for(solver, schedule, sd.Gaussian(mean.reshape(1, 3, 4), variances.reshape(1, 3, 4)))
+    a = sd.sample(flat, solver, (2, 12), **options(solver)).x
+    b = sd.sample(square, solver, (2, 1, 3, 4), **options(solver)).x
+    assert torch.equal(a.reshape(b.shape), b)
+
+
+@pytest.mark.parametrize("solver", [s for s in FIXED if s.one_step and sd.ProbabilityFlow in s.solves], ids=label)
+def test_splitting_a_run_at_a_node_changes_nothing_for_a_one_step_method(solver):
+    schedule = sd.VPLinear()
+    flow = problem_for(solver, schedule)
+    grid = solver.spacing(schedule, 9)
+    x = sd.prior(schedule, (3, 3), dtype=torch.float64)
+    whole = sd.solve(flow, solver, x, grid=grid).x
+    half = sd.solve(flow, solver, x, grid=grid.times[:5]).x
+    torch.testing.assert_close(sd.solve(flow, solver, half, grid=grid.times[4:]).x, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [s for s in FIXED if s.linear], ids=label)
+def test_a_body_that_claims_to_be_linear_is(solver):
+    # with readings that are linear in the state, output(a x + b y) = a output(x) + b output(y)
+    schedule = sd.VPLinear()
+    problem = problem_for(solver, schedule, sd.Gaussian((0.0, 0.0, 0.0), (0.5, 2.0, 0.1)))
+    grid = solver.spacing(schedule, 6)
+
+    class NoNoise:
+        def __call__(self, a, b, tag=0):
+            return torch.zeros(2, 3, dtype=torch.float64)
+
+        area = __call__
+
+    def output(x):
+        *_, last = solver.run(problem, x, grid, NoNoise())
+        return last[1]
+
+    x, y = torch.randn(2, 2, 3, dtype=torch.float64)
+    torch.testing.assert_close(output(2 * x - 3 * y), 2 * output(x) - 3 * output(y), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", OURS, ids=label)
+def test_one_solver_object_may_be_reused_and_interleaved(solver):
+    schedule = sd.VPLinear()
+    problem = problem_for(solver, schedule)
+    grid = sd.Grid([schedule.t_start, schedule.t_end]) if solver.adaptive else solver.spacing(schedule, 6)
+    xs = [sd.prior(schedule, (2, 3), seed=k, dtype=torch.float64) for k in (0, 1)]
+    alone = [[step[1].clone() for step in solver.run(problem, x, grid, sd.IndependentNoise(0, x))] for x in xs]
+    runs = [solver.run(problem, x, grid, sd.IndependentNoise(0, x)) for x in xs]
+    together = [[], []]
+    for a, b in zip(*runs, strict=False):
+        together[0].append(a[1])
+        together[1].append(b[1])
+    for one, other in zip(alone, together, strict=True):
+        # kept states are not overwritten either
+        for a, b in zip(one, other, strict=False):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+def test_a_thousand_steps_on_every_schedule_are_finite(solver):
+    for schedule in SCHEDULES:
+        sd.sample(problem_for(solver, schedule), solver, (2, 3), steps=1000).check()
+
+
+@pytest.mark.parametrize("solver", [s for s in OURS if s.starts_at_pure_noise], ids=label)
+def test_a_solver_that_claims_it_starts_at_alpha_zero(solver):
+    schedule = sd.RectifiedFlow()
+    grid = sd.UniformTime()(schedule, 50, t_start=1.0)
+    solution = sd.sample(problem_for(solver, schedule), solver, (3, 3), grid=grid, dtype=torch.float64).check()
+    near = sd.sample(
+        problem_for(solver, schedule), solver, (3, 3), grid=[1 - 1e-7, *grid.times[1:]], dtype=torch.float64
+    )
+    if sd.ProbabilityFlow in solver.solves:
+        torch.testing.assert_close(solution.x, near.x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+def test_gradients_flow_through_a_fixed_grid_when_asked(solver):
+    schedule = sd.VPLinear()
+    weight = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    model = sd.Denoiser(lambda x, t: weight * x, schedule, sd.NoisePrediction())
+    problem = sd.ProbabilityFlow(model) if sd.ProbabilityFlow in solver.solves else sd.ReverseSDE(model)
+    x = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
+
+    def output(w):
+        net = sd.Denoiser(lambda x, t: w * x, schedule, sd.NoisePrediction())
+        return sd.solve(dataclasses.replace(problem, denoiser=net), solver, x, steps=4, grad=True).x.sum()
+
+    by_weight, by_start = torch.autograd.grad(output(weight), (weight, x))
+    h = 1e-6
+    difference = (output(weight.detach() + h) - output(weight.detach() - h)) / (2 * h)
+    torch.testing.assert_close(by_weight, difference.detach(), rtol=1e-5, atol=1e-6)
+    assert torch.isfinite(by_start).all()
+    assert not sd.solve(problem, solver, x, steps=4).x.requires_grad

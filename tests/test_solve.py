@@ -1,0 +1,298 @@
+"""What the driver promises: times, counts, seeds, saved states, settings, memory, and what it refuses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import scorediff as sd
+from scorediff.states import Workspace, per_sample, row_mean
+
+SCHEDULE = sd.VPLinear()
+TARGET = sd.Gaussian((0.3, -1.0), (0.5, 2.0))
+FLOW = sd.ProbabilityFlow(TARGET.denoiser(SCHEDULE))
+SDE = sd.ReverseSDE(TARGET.denoiser(SCHEDULE))
+
+
+class MLP(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.SiLU(), torch.nn.Linear(16, 2))
+
+    def forward(self, x, t):
+        return self.net(torch.cat([x, t[:, None].to(x.dtype)], dim=1))
+
+
+# -- users' own solvers --------------------------------------------------------------------------------------------
+
+
+class ExplicitMidpoint(sd.Solver):
+    order = 2
+
+    def run(self, problem, x, grid, noise):
+        for t, s in grid.pairs():
+            middle = x + (s - t) / 2 * problem.drift(t, x)
+            x = x + (s - t) * problem.drift((t + s) / 2, middle)
+            yield s, x
+
+
+def test_a_solver_of_your_own_in_five_lines_runs_and_has_its_order():
+    x = TARGET.at(SCHEDULE, 1.0).sample(5)
+    exact = TARGET.flow(SCHEDULE, 1.0, 0.1, x)
+    errors = [
+        float((sd.solve(FLOW, ExplicitMidpoint(), x, steps=n, t_end=0.1).x - exact).abs().max()) for n in (40, 80)
+    ]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
+    assert ExplicitMidpoint().name == "explicit-midpoint"
+
+
+# -- seeds and starts ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_seed_others():
+    a, b, c = (sd.sample(SDE, sd.DDPM(), (3, 2), steps=5, seed=seed).x for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.allclose(a, c)
+
+
+def test_the_prior_stands_at_the_start_of_the_run():
+    for t in (1.0, 0.4):
+        x = sd.prior(SCHEDULE, (20_000, 2), t_start=t, dtype=torch.float64)
+        assert float(x.std()) == pytest.approx(SCHEDULE.sigma(t), rel=0.01)
+        grid = sd.UniformTime()(SCHEDULE, 3, t_start=t, t_end=0.1)
+        save = sd.sample(FLOW, sd.DDIM(), (4, 2), grid=grid, save=True)
+        assert torch.equal(save.states[0], sd.prior(SCHEDULE, (4, 2), t_start=t))
+
+
+def test_an_image_to_image_start_has_alpha_and_sigma_of_its_time():
+    x0, t = torch.full((2, 5), 3.0, dtype=torch.float64), 0.4
+    z = sd.prior(SCHEDULE, (2, 5), t_start=t, seed=7, dtype=torch.float64) / SCHEDULE.sigma(t)
+    start = sd.renoise(SCHEDULE, x0, t, seed=7)
+    torch.testing.assert_close(start, SCHEDULE.alpha(t) * x0 + SCHEDULE.sigma(t) * z)
+    out = sd.sample(
+        sd.ProbabilityFlow(sd.Gaussian((0.0,) * 5, 1.0).denoiser(SCHEDULE)), sd.DDIM(), x=start, steps=8, t_start=t
+    )
+    assert out.settings["grid"][0] == t
+
+
+def test_a_brownian_path_run_converges_to_one_answer_as_its_grid_is_refined():
+    def end(n):
+        return sd.sample(
+            SDE, sd.EulerMaruyama(), (3, 2), steps=n, noise=sd.BrownianPath, dtype=torch.float64, t_end=0.05
+        ).x
+
+    reference = end(800)
+    errors = [float((end(n) - reference).abs().max()) for n in (25, 100)]
+    # additive noise: strong order 1
+    assert errors[1] < errors[0] / 2.5
+    far = sd.sample(SDE, sd.EulerMaruyama(), (3, 2), steps=100, dtype=torch.float64, t_end=0.05).x
+    assert float((far - reference).abs().max()) > 10 * errors[1]
+
+
+# -- what comes back -----------------------------------------------------------------------------------------------
+
+
+def test_saved_states_are_those_of_the_nodes_and_are_not_overwritten():
+    solution = sd.sample(FLOW, sd.DPMSolverPP(2), (3, 2), steps=6, save=True)
+    assert solution.states.shape == (7, 3, 2) and np.array_equal(solution.times, solution.settings["grid"])
+    assert torch.equal(solution.states[-1], solution.x)
+    for k in (2, 4):
+        again = sd.sample(FLOW, sd.DPMSolverPP(2), (3, 2), grid=solution.times[: k + 1])
+        assert torch.equal(solution.states[k], again.x)
+    some = sd.sample(FLOW, sd.DPMSolverPP(2), (3, 2), grid=solution.times, save=[solution.times[2]])
+    assert torch.equal(some.states[0], solution.states[2])
+
+
+def test_settings_echo_everything_as_plain_data():
+    settings = sd.sample(
+        SDE, "sde-dpm++2m", (3, 2), steps=4, spacing=sd.Karras(), seed=9, ids=[5, 6, 7], terminal=sd.Denoise()
+    ).settings
+    again = json.loads(json.dumps(settings))
+    assert again["solver"] == {"type": "SDEDPMSolverPP", "order": 2}
+    assert again["problem"] == {"type": "ReverseSDE", "eta": 1.0}
+    assert again["spacing"] == {"type": "Karras", "rho": 7.0} and len(again["grid"]) == 5
+    assert (again["seed"], again["ids"], again["terminal"]) == (9, [5, 6, 7], {"type": "Denoise"})
+    assert again["schedule"]["type"] == "VPLinear" and again["dtype"] == "torch.float32"
+
+
+def test_a_callback_sees_every_step_and_may_keep_what_it_sees():
+    seen = []
+    solution = sd.sample(FLOW, sd.DDIM(), (3, 2), steps=6, callback=seen.append, save=True)
+    assert [step.t for step in seen] == solution.settings["grid"][1:]
+    for step, state in zip(seen, solution.states[1:], strict=True):
+        assert torch.equal(step.x, state)
+
+
+def test_batches_run_one_after_another_are_one_solution():
+    whole = sd.sample(SDE, sd.DDPM(), (5, 2), steps=4, save=True)
+    parts = sd.sample(SDE, sd.DDPM(), (5, 2), steps=4, save=True, batch_size=2)
+    assert torch.equal(parts.x, whole.x) and torch.equal(parts.states, whole.states)
+    assert parts.calls == 12 and whole.calls == 4 and parts.rows == whole.rows == 20
+    assert parts.settings["ids"] == whole.settings["ids"]
+
+
+def test_conditioning_follows_its_samples():
+    labels, seen = torch.arange(5), []
+
+    def net(x, t, label, scale):
+        seen.append((label.tolist(), scale))
+        return x * label[:, None].to(x.dtype) * scale
+
+    flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
+    cond = {"label": labels, "scale": 0.1}
+    whole = sd.sample(flow, sd.DDIM(), (5, 2), steps=3, cond=cond)
+    parts = sd.sample(flow, sd.DDIM(), (5, 2), steps=3, cond=cond, batch_size=2)
+    assert torch.equal(whole.x, parts.x)
+    # adaptive: the conditions shrink with the active set
+    seen.clear()
+    sd.sample(flow, sd.RK45(), (5, 2), cond=cond).check()
+    assert seen[0] == ([0, 1, 2, 3, 4], 0.1) and len(seen[-1][0]) < 5
+
+
+# -- dtypes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_float32_state_runs_around_a_half_precision_network(dtype):
+    net = MLP()
+    full = sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())), sd.DDIM(), (3, 2), steps=8).x
+    half = sd.Denoiser(net.to(dtype), SCHEDULE, sd.NoisePrediction())
+    x = sd.sample(sd.ProbabilityFlow(half), sd.DDIM(), (3, 2), steps=8).check().x
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x, full, rtol=0.1, atol=0.1)
+
+
+def test_dtype_and_device_default_to_the_networks():
+    model = sd.Denoiser(MLP().double(), SCHEDULE, sd.NoisePrediction())
+    assert sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (3, 2), steps=2).x.dtype == torch.float64
+    assert (
+        sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (3, 2), steps=2, dtype=torch.float32).x.dtype == torch.float32
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_gives_the_same_samples():
+    net = MLP()
+    plain, compiled = (
+        sd.sample(
+            sd.ProbabilityFlow(sd.Denoiser(n, SCHEDULE, sd.NoisePrediction())), sd.DPMSolverPP(2), (3, 2), steps=5
+        ).x
+        for n in (net, torch.compile(net))
+    )
+    torch.testing.assert_close(plain, compiled, rtol=1e-5, atol=1e-5)
+
+
+def test_a_thousand_float32_steps_with_one_ratio_do_not_drift():
+    # a x + (1 - a) D with D = x is x; rounding a to float32 would err the same way at every step, by 1.5e-5 in all
+    work, x, a = Workspace(), torch.linspace(-2, 2, 64), 0.9937
+    y, naive = x, x
+    for _ in range(999):
+        y = work.combine((a, y), (1 - a, x))
+        naive = naive * a + y * (1 - a)
+    assert float((y - x).abs().max()) < 5e-7
+
+
+# -- memory --------------------------------------------------------------------------------------------------------
+
+
+def test_the_workspace_reuses_memory_that_nobody_holds_and_no_other():
+    work = Workspace()
+    x, m = torch.randn(3, 4), torch.randn(3, 4)
+    with torch.no_grad():
+        states = [work.combine((0.9, x), (0.1, m)) for _ in range(3)]
+        assert len({s.data_ptr() for s in states}) == 3
+        expected = 0.9 * x + 0.1 * m
+        view, kept = states[0][1:], states[1]
+        del states
+        for _ in range(10):
+            x = work.combine((0.9, x), (0.1, m))
+        torch.testing.assert_close(view, expected[1:])
+        torch.testing.assert_close(kept, expected)
+        assert len(work._pool) <= 5
+
+
+def test_a_network_that_returns_its_own_input_is_not_overwritten():
+    flow = sd.ProbabilityFlow(sd.Denoiser(lambda x, t: x.view_as(x), SCHEDULE, sd.DataPrediction()))
+    copy = sd.ProbabilityFlow(sd.Denoiser(lambda x, t: x.clone(), SCHEDULE, sd.DataPrediction()))
+    a, b = (sd.sample(p, sd.DPMSolverPP(2), (3, 2), steps=9).x for p in (flow, copy))
+    assert torch.equal(a, b)
+
+
+def test_row_means_have_one_order_of_summation():
+    x = torch.randn(9, 12345)
+    assert torch.equal(row_mean(x[4:5]), row_mean(x)[4:5])
+    torch.testing.assert_close(row_mean(x.double()), x.double().mean(1))
+
+
+def test_host_coefficients_meet_states_of_any_shape():
+    x = torch.ones(2, 3, 4)
+    assert per_sample(2, x) == 2.0
+    assert torch.equal(x * per_sample(np.array([1.0, 2.0]), x), torch.stack([torch.ones(3, 4), 2 * torch.ones(3, 4)]))
+
+
+# -- failures on the way -------------------------------------------------------------------------------------------
+
+
+def broken(sample, below):
+    def net(x, t):
+        out = 0.5 * x.clone()
+        out[sample] = torch.where(t[sample] < below, math.nan, out[sample])
+        return out
+
+    return sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
+
+
+def test_a_non_finite_output_is_named_by_sample_time_and_evaluation():
+    grid = [1.0, 0.8, 0.6, 0.4, 0.2]
+    solution = sd.sample(broken(2, 0.7), sd.DDIM(), (4, 3), grid=grid)
+    assert solution.status.tolist() == [0, 0, sd.Status.NON_FINITE, 0] and not solution.ok
+    assert solution.bad == {2: (0.6, 3)}
+    with pytest.raises(sd.SolverError, match=r"sample 2: non finite first at t = 0.6, evaluation 3"):
+        solution.check()
+    assert torch.isfinite(solution.x[[0, 1, 3]]).all()
+
+
+def test_a_failure_that_happens_once_is_named_too():
+    calls = []
+
+    def net(x, t):
+        calls.append(t)
+        return torch.full_like(x, math.inf) if len(calls) == 3 else x
+
+    solution = sd.sample(
+        sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction())), sd.DDIM(), (2, 3), steps=6
+    )
+    assert solution.bad == {0: (float(calls[2][0]), 3), 1: (float(calls[2][0]), 3)} or len(solution.bad) == 2
+    assert [number for _, number in solution.bad.values()] == [3, 3]
+
+
+def test_a_guest_that_leaves_the_domain_is_stopped():
+    class Overshoots(sd.Solver):
+        order = 1
+
+        def run(self, problem, x, grid, noise):
+            problem.drift(grid.end - 0.01, x)
+            yield grid.end, x
+
+    with pytest.raises(ValueError, match=r"asked for the network at t = 0.09\d*, outside the run's \[0.1, 1.0\]"):
+        sd.sample(FLOW, Overshoots(), (2, 2), steps=3, t_end=0.1)
+
+
+def test_times_within_two_ulps_of_an_end_are_clamped():
+    seen = []
+
+    def net(x, t):
+        seen.append(float(t[0]))
+        return x
+
+    class Rounds(sd.Solver):
+        order = 1
+
+        def run(self, problem, x, grid, noise):
+            problem.drift(float(np.float32(grid.end)), x)
+            yield grid.end, x
+
+    sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.VPrediction())), Rounds(), (2, 2), steps=3, t_end=1e-3)
+    assert seen[0] >= np.float32(1e-3)
