@@ -21,3 +21,9 @@ def label(value):
         if hasattr(value, "__dataclass_fields__")
         else None
     )
+
+
+def within(schedule, log_snr):
+    """Log-SNRs drawn from [-4, 4], squeezed into what `schedule` reaches of it."""
+    least, most = max(float(schedule.log_snr(schedule.t_start)), -4.0), min(float(schedule.log_snr(schedule.t_end)), 4.0)
+    return least + (most - least) * (log_snr + 4) / 8

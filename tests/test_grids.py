@@ -78,7 +78,7 @@ def test_a_grid_cannot_be_changed():
     ("make", "error", "word"),
     [
         (lambda: sd.Grid([1.0, 0.5, 0.5]), ValueError, r"repeats at times 1 and 2 \(0.5, 0.5\)"),
-        (lambda: sd.Grid([1.0, 0.4, 0.5, 0.1]), ValueError, r"turns at times 1 and 2 \(0.40\d*, 0.5\)"),
+        (lambda: sd.Grid([1.0, 0.4, 0.5, 0.1]), ValueError, r"turns at times 1 and 2 \(0.4, 0.5\)"),
         (lambda: sd.Grid([1.0]), ValueError, "at least two"),
         (lambda: sd.Grid([1.0, float("nan")]), ValueError, "time 1 is nan"),
         (lambda: sd.UniformTime()(sd.VPLinear(), 0), ValueError, "steps = 0"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from discovery import PREDICTIONS, SCHEDULES, label
+from discovery import PREDICTIONS, SCHEDULES, label, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def perfect_network(prediction, schedule, target, dtype=torch.float64):
 @given(log_snr=st.floats(-3, 3), seed=st.integers(0, 100))
 def test_a_network_is_read_as_its_data_and_noise(prediction, schedule, log_snr, seed):
     target = sd.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
-    t = schedule.time_at(log_snr)
+    t = schedule.time_at(within(schedule, log_snr))
     x = target.at(schedule, t).sample(3, seed=seed)
     data, noise = perfect_network(prediction, schedule, target)(t, x)
     exact_data, exact_noise = target.denoiser(schedule)(t, x)
