@@ -1,6 +1,6 @@
 """From noise to samples and back: `sample`, `encode`, and the starts they take."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from scorediff.noise import IndependentNoise, Noise, start_noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.door import is_per_sample
 from scorediff.solvers.solution import Solution, merged
 from scorediff.solvers.solve import resolve, run_grid, solve
 from scorediff.solvers.terminal import Terminal
@@ -77,33 +78,11 @@ def sample(
 
     Raises TypeError unless exactly one of `shape` and `x` is given.
     """
-    if (shape is None) == (x is None):
-        raise TypeError("give exactly one of shape= (samples from the prior) and x= (your own start)")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
     solver = resolve(solver)
     # the start stands at the grid's first node: refuse a bad grid before drawing anything
-    checked = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save))
-    count = len(x) if x is not None else next(iter(shape or (0,)))
-    every = list(range(count)) if ids is None else [int(i) for i in ids]
-    if len(every) != count:
-        raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
-    size, parts = batch_size or max(count, 1), []
-    for first in range(0, max(count, 1), size):
-        rows = slice(first, first + size)
-        if x is None:
-            batch = (len(every[rows]), *tuple(shape or ())[1:])
-            state = prior(
-                problem.schedule,
-                batch,
-                t_start=checked.start,
-                seed=seed,
-                ids=every[rows],
-                **_placement(problem, device, dtype),
-            )
-        else:
-            state = x[rows].to(device=device, dtype=dtype)
-        part = solve(
+    start = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save)).start
+    parts = [
+        solve(
             problem,
             solver,
             state,
@@ -115,16 +94,53 @@ def sample(
             save=save,
             max_evaluations=max_evaluations,
             seed=seed,
-            ids=every[rows],
+            ids=rows,
             noise=noise,
-            cond={k: v[rows] if _is_per_sample(v, count) else v for k, v in (cond or {}).items()},
+            cond=conditions,
             terminal=terminal,
             callback=callback,
             progress=progress,
             grad=grad,
         )
-        parts.append(part)
+        for state, rows, conditions in _batches(
+            problem, shape, x, start, seed, ids, cond or {}, device, dtype, batch_size
+        )
+    ]
     return merged(parts)
+
+
+def _batches(
+    problem: Problem,
+    shape: Sequence[int] | None,
+    x: Tensor | None,
+    start: float,
+    seed: int,
+    ids: Sequence[int] | None,
+    cond: Mapping[str, Any],
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    batch_size: int | None,
+) -> Iterator[tuple[Tensor, list[int], dict[str, Any]]]:
+    """The starts of a run, at most `batch_size` at a time, with their sample ids and conditions."""
+    if (shape is None) == (x is None):
+        raise TypeError("give exactly one of shape= (samples from the prior) and x= (your own start)")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
+    whole = tuple(shape) if shape is not None else tuple(x.shape)  # type: ignore[union-attr]
+    count = whole[0]
+    every = list(range(count)) if ids is None else [int(i) for i in ids]
+    if len(every) != count:
+        raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
+    size = batch_size or max(count, 1)
+    for first in range(0, max(count, 1), size):
+        rows = slice(first, first + size)
+        if x is None:
+            placed = _placement(problem, device, dtype)
+            batch = (len(every[rows]), *whole[1:])
+            state = prior(problem.schedule, batch, t_start=start, seed=seed, ids=every[rows], **placed)
+        else:
+            state = x[rows].to(device=device, dtype=dtype)
+        yield state, every[rows], {k: v[rows] if is_per_sample(v, count) else v for k, v in cond.items()}
 
 
 def encode(
@@ -164,7 +180,3 @@ def _placement(problem: Problem, device: Any, dtype: torch.dtype | None) -> dict
         "device": getattr(problem.denoiser, "device", None) if device is None else device,
         "dtype": dtype or (torch.float32 if own is None or half else own),
     }
-
-
-def _is_per_sample(value: Any, count: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == count

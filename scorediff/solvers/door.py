@@ -13,7 +13,7 @@ from scorediff.grids import Grid
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
-__all__ = ["Door"]
+__all__ = ["Door", "is_per_sample"]
 
 
 class Door:
@@ -57,7 +57,7 @@ class Door:
             self._whole += 1
         else:
             self._partial[rows] += 1
-            cond = {k: v[rows] if _is_per_sample(v, self._batch) else v for k, v in cond.items()}
+            cond = {k: v[rows] if is_per_sample(v, self._batch) else v for k, v in cond.items()}
         self.calls += 1
         self.rows += x.shape[0]
         reading = self._denoiser(t, x, **cond)
@@ -108,5 +108,6 @@ def _row_sums(x: Tensor) -> Tensor:
     return x.detach().reshape(x.shape[0], -1).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
-def _is_per_sample(value: Any, batch: int) -> bool:
+def is_per_sample(value: Any, batch: int) -> bool:
+    """Is this condition one row per sample? A tensor of leading dimension B is."""
     return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
