@@ -18,6 +18,7 @@ __all__ = [
     "check_writable",
     "contact_sheet",
     "draw_rows",
+    "headed",
     "new_figure",
     "plain",
     "save_figure",
@@ -90,9 +91,16 @@ def plain(axes: "Axes", xlabel: str, ylabel: str) -> None:
     axes.set_ylabel(ylabel, fontsize=9)
 
 
+def headed(axes: "Axes", title: str, note: str = "") -> None:
+    """A title flush left above the axes, and a fainter line below it."""
+    if note:
+        axes.text(0, 1.01, note, transform=axes.transAxes, fontsize=7.5, color="0.4", va="bottom")
+    axes.set_title(title, loc="left", fontsize=9, pad=16 if note else 5)
+
+
 def save_figure(path: str | Path, figure: "Figure", *, dpi: int = 200) -> Path:
     """Write a figure whole or not at all, in the format of the suffix of `path`."""
-    return write_whole(path, lambda part: figure.savefig(part, dpi=dpi, facecolor="white"))
+    return write_whole(path, lambda part: figure.savefig(part, dpi=dpi, bbox_inches="tight", pad_inches=0.08))
 
 
 def contact_sheet(
@@ -145,8 +153,8 @@ def draw_rows(
     axes.set_yticks([(i + 0.5) * height for i in range(len(labels))], list(labels))
     for i, chosen in enumerate(framed):
         for j in chosen:
-            corner = (j * width - 0.5, i * height - 0.5)
-            axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=PALETTE[1], linewidth=1.1))
+            corner = (j * width + 0.3, i * height + 0.3)
+            axes.add_patch(Rectangle(corner, width - 0.6, height - 0.6, fill=False, color=PALETTE[1], linewidth=1.1))
 
 
 def tiled(rows: Sequence[Tensor], *, ink: bool = False) -> np.ndarray:
@@ -179,7 +187,8 @@ def scatter(path: str | Path, points: Tensor, *, truth: Tensor | None = None, ti
     axes.set_aspect("equal", adjustable="datalim")
     plain(axes, "$x_1$", "$x_2$")
     if truth is not None:
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handletextpad=0.1, fontsize=8.5)
+        key = axes.legend(frameon=False, ncols=2, handletextpad=0.1, markerscale=1.8, fontsize=8.5, loc="lower left")
+        key.set_bbox_to_anchor((0, 1), transform=axes.transAxes)
     axes.set_title(title, loc="right", fontsize=8.5)
     return save_figure(path, figure)
 
@@ -201,7 +210,7 @@ def _bytes(images: Tensor, ink: bool) -> np.ndarray:
         images = images.unsqueeze(1)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
         raise ValueError(f"images of shape {shape}: (N, H, W), (N, 1, H, W) or (N, 3, H, W) is wanted, N at least 1")
-    values = torch.nan_to_num(images.detach().cpu().double(), nan=1.0 if ink else -1.0).clamp(-1, 1)
+    values = torch.nan_to_num(images.detach().cpu().double(), nan=-1.0).clamp(-1, 1)
     values = -values if ink else values
     return ((values + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
 

@@ -25,7 +25,7 @@ def concrete(base: type[T]) -> list[type[T]]:
     import scorediff
 
     for module in pkgutil.walk_packages(scorediff.__path__, "scorediff."):
-        if not module.name.endswith("__main__"):
+        if not module.name.startswith(("scorediff.__main__", "scorediff.cli")):  # nothing is declared there
             importlib.import_module(module.name)
     found, queue = set(), [base]
     while queue:
@@ -59,9 +59,8 @@ def parse(base: type[T], text: str) -> T:
     name, _, options = text.partition(":")
     known = names(base)
     if name not in known:
-        raise ValueError(
-            f"unknown {kebab(base.__name__)} {name!r}{nearest(name, known)} known: {', '.join(sorted(known))}"
-        )
+        hint = nearest(name, known) or f"; known: {', '.join(sorted(known))}"
+        raise ValueError(f"unknown {kebab(base.__name__)} {name!r}{hint}")
     made: Any = known[name]
     changes = {}
     for option in filter(None, options.split(",")):
@@ -70,7 +69,7 @@ def parse(base: type[T], text: str) -> T:
         if key not in fields or not equals:
             listed = ", ".join(sorted(fields)) or "none"
             raise ValueError(
-                f"{name!r} has no option {option!r}{nearest(key, fields)} options: {listed} (as name=value)"
+                f"{name!r} has no option {option!r}{nearest(key, fields) or '; options: ' + listed} (as name=value)"
             )
         changes[key] = _value(typing.get_type_hints(type(made)).get(key), value)
     return dataclasses.replace(made, **changes)

@@ -25,5 +25,6 @@ def label(value):
 
 def within(schedule, log_snr):
     """Log-SNRs drawn from [-4, 4], squeezed into what `schedule` reaches of it."""
-    least, most = max(float(schedule.log_snr(schedule.t_start)), -4.0), min(float(schedule.log_snr(schedule.t_end)), 4.0)
+    least = max(float(schedule.log_snr(schedule.t_start)), -4.0)
+    most = min(float(schedule.log_snr(schedule.t_end)), 4.0)
     return least + (most - least) * (log_snr + 4) / 8

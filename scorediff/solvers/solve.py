@@ -78,7 +78,8 @@ def solve(
         x_end = record.x
         sample = x_end if terminal is None else terminal(watched, grid.end, x_end)
     bad = door.first_bad(sample)
-    settings = _settings(problem, solver, x, grid, seed, increments, terminal, spacing if steps else None)
+    settings = _settings(problem, solver, x, grid, seed, increments, terminal)
+    settings["spacing"] = registry.to_dict((spacing or solver.spacing) if steps else None)
     return record.solution(sample, x_end, door, bad, settings)
 
 
@@ -213,13 +214,11 @@ def _settings(
     seed: int,
     noise: Noise,
     terminal: Terminal | None,
-    spacing: Spacing | None,
 ) -> dict[str, Any]:
     return {
         "solver": solver.to_dict(),
         "problem": {"type": type(problem).__name__, "eta": problem.eta},
         "schedule": registry.to_dict(problem.schedule),
-        "spacing": registry.to_dict(spacing),
         "grid": grid.times.tolist(),
         "seed": seed,
         "ids": list(noise.ids),

@@ -1,0 +1,234 @@
+"""Measuring solvers: against the true trajectory on the flow, against the true law on an SDE."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorediff.coordinates import Angle
+from scorediff.exact import Empirical, ExactDenoiser, Target
+from scorediff.grids import Spacing
+from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
+from scorediff.sampling import sample
+from scorediff.solvers import RK45, Solution, Solver
+from scorediff.solvers.solve import resolve
+from scorediff.study.result import LawRow, Reference, TrajectoryRow, WorkPrecision
+
+__all__ = ["RTOLS", "nearest_datum", "reference", "sliced_wasserstein", "work_precision"]
+
+#: Tolerances that an adaptive solver runs at, in place of budgets.
+RTOLS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def work_precision(
+    problem: Problem,
+    solvers: Mapping[str, Solver | str] | Sequence[Solver | str],
+    nfes: Sequence[int],
+    *,
+    x: Tensor,
+    reference: Reference | Tensor | None = None,
+    target: Target | None = None,
+    spacing: Spacing | None = None,
+    rtols: Sequence[float] = RTOLS,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    cond: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> WorkPrecision:
+    """Run every solver from the same `x` of shape (B, ...) at `t_start`, once per budget of `nfes` evaluations.
+
+    A solver of `problem` runs on it, any other on its sibling: the flow, or the reverse SDE with eta = 1. On the flow
+    the error is the distance to the true trajectory, `reference` (by default computed); on an SDE the distance in law
+    to `target` (by default that of an exact denoiser). A budget below one step is left out; an adaptive solver runs at
+    `rtols` instead, unless it comes with tolerances of its own.
+
+    Raises ValueError for a budget below 1, two solvers of one name, and an SDE solver without `target`.
+    """
+    named = _named(solvers)
+    if not nfes or min(nfes) < 1:
+        raise ValueError(f"budgets of {list(nfes)} evaluations: give at least one, each 1 or more")
+    run = _Runner(problem, x, spacing, {"t_start": t_start, "t_end": t_end, "cond": cond, "seed": seed})
+    stochastic = [name for name, solver in named.items() if not isinstance(run.problem(solver), ProbabilityFlow)]
+    end = problem.schedule.t_end if t_end is None else t_end
+    law = _law(problem, target, end, stochastic)
+    exact = [law.sample(len(x), seed + k).to(x.device) for k in (1, 2)] if law and stochastic else []
+    truth = _truth(reference, run) if len(stochastic) < len(named) else None
+    trajectories, laws = [], []
+    for name, solver, steps in _bar(run.plan(named, nfes, rtols), progress):
+        if name in stochastic:
+            laws.append(_law_row(name, solver, run(solver, steps), exact[0]))
+        elif truth is not None:
+            trajectories.append(_trajectory_row(name, solver, run(solver, steps), truth, law))
+    floor = sliced_wasserstein(exact[0], exact[1]) if exact else None
+    return WorkPrecision(tuple(trajectories), tuple(laws), truth, floor, len(x), end)
+
+
+def reference(
+    flow: ProbabilityFlow,
+    x: Tensor,
+    *,
+    tolerance: float = 1e-10,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    cond: Mapping[str, Any] | None = None,
+) -> Reference:
+    """Where the flow carries `x` of shape (B, ...), by RK45 in angle coordinates and float64, at `tolerance`.
+
+    The second route is RK45 in other coordinates (another data scale in the angle) at ten times the tolerance. With a
+    network of less than float64 the tolerance is what its rounding allows. Raises SolverError where a route fails.
+    """
+    own = getattr(flow.denoiser, "dtype", None)
+    least = max(tolerance, 0.0 if own in (None, torch.float64) else 100 * torch.finfo(own).eps)
+    routes = (RK45(rtol=least, atol=least), RK45(rtol=10 * least, atol=10 * least, coordinates=Angle(data_std=0.5)))
+    ends = [
+        sample(flow, route, x=x.double(), t_start=t_start, t_end=t_end, cond=cond, progress=False).check().x
+        for route in routes
+    ]
+    words = f"RK45 in angle coordinates at tolerance {least:.0e} against other coordinates at {10 * least:.0e}"
+    return Reference(ends[0], float(_distances(*ends).max()), words)
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 256, seed: int = 0) -> float:
+    """The Wasserstein-2 distance of two sets of samples, of one shape (N, ...), along random directions.
+
+    The root mean square over `projections` directions, fixed by `seed`, of the distance of the projections. Raises
+    ValueError where the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"two sets of one size are wanted, got shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    rows = [v.reshape(len(v), -1).double() for v in (a, b)]
+    directions = torch.from_numpy(np.random.default_rng(seed).standard_normal((rows[0].shape[1], projections)))
+    directions = (directions / directions.norm(dim=0)).to(a.device)
+    first, second = ((v @ directions).sort(dim=0).values for v in rows)
+    return float((first - second).square().mean().sqrt())
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs of one study: the same start, ends, conditions and noise for every solver."""
+
+    given: Problem
+    x: Tensor
+    spacing: Spacing | None
+    options: Mapping[str, Any]
+
+    @property
+    def flow(self) -> ProbabilityFlow:
+        return ProbabilityFlow(self.given.denoiser)
+
+    def problem(self, solver: Solver) -> Problem:
+        if isinstance(self.given, solver.solves):
+            return self.given
+        return self.flow if ProbabilityFlow in solver.solves else ReverseSDE(self.given.denoiser)
+
+    def __call__(self, solver: Solver, steps: int | None) -> Solution:
+        return sample(
+            self.problem(solver),
+            solver,
+            x=self.x,
+            steps=steps,
+            spacing=None if solver.adaptive else self.spacing,
+            progress=False,
+            **self.options,
+        )
+
+    def plan(
+        self, solvers: Mapping[str, Solver], nfes: Sequence[int], rtols: Sequence[float]
+    ) -> list[tuple[str, Solver, int | None]]:
+        """Every run: name, solver, and its steps (None where it chooses them)."""
+        runs: list[tuple[str, Solver, int | None]] = []
+        for name, solver in solvers.items():
+            if solver.adaptive:
+                runs += [(name, made, None) for made in _at_tolerances(solver, rtols, self.x.dtype)]
+            else:
+                per_step = solver.nfe or self._measured_nfe(solver)
+                runs += [(name, solver, nfe // per_step) for nfe in sorted(set(nfes)) if nfe >= per_step]
+        return runs
+
+    def _measured_nfe(self, solver: Solver) -> int:
+        """Evaluations that one more step takes, of a solver that does not declare them."""
+        few, more = (int(self(solver, steps).evaluations[0]) for steps in (8, 16))
+        return max(round((more - few) / 8), 1)
+
+
+def _truth(given: Reference | Tensor | None, run: _Runner) -> Reference:
+    if isinstance(given, Tensor):
+        return Reference(given.double())
+    ends = {key: value for key, value in run.options.items() if key != "seed"}
+    return given or reference(run.flow, run.x, **ends)
+
+
+def _law(problem: Problem, target: Target | None, t_end: float, stochastic: Sequence[str]) -> Target | None:
+    if target is None and isinstance(problem.denoiser, ExactDenoiser):
+        target = problem.denoiser.target
+    if target is None and stochastic:
+        raise ValueError(
+            f"{stochastic[0]} solves the reverse SDE, judged by its law alone: give target=, the law of the data"
+        )
+    return None if target is None else target.at(problem.schedule, t_end)
+
+
+def _named(solvers: Mapping[str, Solver | str] | Sequence[Solver | str]) -> dict[str, Solver]:
+    if isinstance(solvers, Mapping):
+        return {name: resolve(solver) for name, solver in solvers.items()}
+    named: dict[str, Solver] = {}
+    for given in solvers:
+        solver = resolve(given)
+        name = given if isinstance(given, str) else solver.name
+        if name in named:
+            raise ValueError(f"two solvers are called {name!r}: give a mapping from labels to solvers")
+        named[name] = solver
+    return named
+
+
+def _at_tolerances(solver: Any, rtols: Sequence[float], dtype: torch.dtype) -> list[Solver]:
+    born_with = {f.name: f.default for f in dataclasses.fields(solver) if f.name in ("rtol", "atol")}
+    if not born_with or any(getattr(solver, name) != value for name, value in born_with.items()):
+        return [solver]
+    bearable = [rtol for rtol in rtols if rtol >= 10 * torch.finfo(dtype).eps]
+    return [dataclasses.replace(solver, **dict.fromkeys(born_with, rtol)) for rtol in bearable]
+
+
+def _trajectory_row(
+    name: str, solver: Solver, solution: Solution, truth: Reference, law: Target | None
+) -> TrajectoryRow:
+    other, errors = None, _distances(solution.x, truth.x)
+    if isinstance(law, Empirical):
+        other = int((nearest_datum(law, solution.x) != nearest_datum(law, truth.x)).sum())
+    steps, evaluations, failed = _work(solution)
+    if failed:
+        errors, other = torch.full_like(errors, float("nan")), None
+    median, rms, q95 = (float(v) for v in (errors.quantile(0.5), errors.square().mean().sqrt(), errors.quantile(0.95)))
+    return TrajectoryRow(name, solver.order, steps, evaluations, median, rms, q95, other, failed, solver.adaptive)
+
+
+def _law_row(name: str, solver: Solver, solution: Solution, exact: Tensor) -> LawRow:
+    steps, evaluations, failed = _work(solution)
+    distance = float("nan") if failed else sliced_wasserstein(solution.x, exact)
+    return LawRow(name, solver.weak_order, steps, evaluations, distance, failed)
+
+
+def _work(solution: Solution) -> tuple[float, float, int]:
+    steps, evaluations = float(solution.accepted.mean()), float(solution.evaluations.mean())
+    return steps, evaluations, int(np.count_nonzero(solution.status))
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean squares over entries, of shape (B,), in float64."""
+    return (a.double() - b.double()).flatten(1).square().mean(1).sqrt()
+
+
+def nearest_datum(law: Empirical, x: Tensor) -> Tensor:
+    """Which datum of a data set's law each row of `x` is nearest to, shape (B,)."""
+    return torch.cdist(law.flatten(x).double().cpu(), law.data.flatten(1)).argmin(1)
+
+
+def _bar(runs: list[Any], progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(runs, disable=None if progress else True, leave=False, unit="run")

@@ -1,0 +1,275 @@
+"""The command line."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from typer.testing import CliRunner
+
+import scorediff as sd
+from scorediff import registry
+from scorediff.cli import app, options
+from scorediff.data import digits
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def scorediff(line):
+    return CliRunner().invoke(app, line.split())
+
+
+def fails(line, code, *words):
+    """Run a line that fails: one line on stderr that holds `words`, and no file left."""
+    result = scorediff(line)
+    assert result.exit_code == code, result.output
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("scorediff: ")
+    for word in words:
+        assert word in result.stderr, result.stderr
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_sample_writes_a_picture_of_digits(here):
+    result = scorediff("sample --model digits --solver dpm++2m --steps 6 --n 4 --seed 0 --out a.png")
+    assert result.exit_code == 0, result.output
+    assert "6 evaluations" in result.stdout
+    assert imread(here / "a.png").shape[:2] == (8 * 19, 8 * 19)
+
+
+def test_sample_writes_the_numbers_that_the_library_makes(here):
+    line = "sample --solver dpm++2m --steps 5 --n 3 --seed 7 --spacing karras:rho=5 --dtype float64 --bandwidth 0.3"
+    assert (
+        scorediff(f"{line} --terminal half-step --t-start 0.9 --t-end 0.01 --batch-size 2 --out a.npz").exit_code == 0
+    )
+    flow = sd.ProbabilityFlow(sd.Empirical(digits(), 0.3).denoiser(sd.VPLinear()))
+    made = sd.sample(
+        flow,
+        sd.DPMSolverPP(2),
+        (3, 1, 8, 8),
+        steps=5,
+        seed=7,
+        spacing=sd.Karras(rho=5),
+        t_start=0.9,
+        t_end=0.01,
+        terminal=sd.HalfStep(),
+        dtype=torch.float64,
+    )
+    with np.load(here / "a.npz", allow_pickle=False) as file:
+        assert np.allclose(file["samples"], made.x.numpy(), rtol=0, atol=1e-12)
+        assert file["status"].tolist() == [0, 0, 0] and file["evaluations"].tolist() == [6, 6, 6]
+        settings = json.loads(str(file["settings"]))
+    assert settings["model"] == "digits" and settings["bandwidth"] == 0.3 and settings["seed"] == 7
+    assert settings["solver"] == {"type": "DPMSolverPP", "order": 2} and settings["terminal"] == {"type": "HalfStep"}
+    assert settings["grid"] == made.settings["grid"]
+
+
+@pytest.mark.parametrize("model", ["gaussian", "mixture"])
+def test_laws_in_the_plane_are_drawn_as_points(here, model):
+    assert scorediff(f"sample --model {model} --schedule edm --n 50 --steps 5 --out a.png").exit_code == 0
+    assert imread(here / "a.png").size
+
+
+@pytest.mark.parametrize(
+    "line, problem, eta",
+    [
+        ("--solver ddim", "ProbabilityFlow", 0),
+        ("--solver ddim --eta 0.5", "ReverseSDE", 0.5),
+        ("--solver ddpm", "ReverseSDE", 1),
+        ("--solver sde-dpm++2m --eta 2", "ReverseSDE", 2),
+        ("--solver rk45:rtol=1e-2 --eta 0", "ProbabilityFlow", 0),
+    ],
+)
+def test_the_problem_is_the_one_that_the_solver_solves(here, line, problem, eta):
+    assert scorediff(f"sample --model gaussian --n 2 {line} --out a.npz").exit_code == 0
+    with np.load(here / "a.npz") as file:
+        assert json.loads(str(file["settings"]))["problem"] == {"type": problem, "eta": eta}
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("sample --solver dpm++2n", "did you mean 'dpm++2m'"),
+        ("sample --solver ddim:sdeps=3", "no option 'sdeps=3'"),
+        ("sample --solver rk45:rtl=1e-3", "did you mean 'rtol'"),
+        ("sample --schedule vp-liner", "did you mean 'vp-linear'"),
+        ("sample --spacing karas", "did you mean 'karras'"),
+        ("sample --model digit", "did you mean 'digits'"),
+        ("sample --terminal half", "did you mean 'half-step'"),
+        ("sample --dtype float46", "did you mean 'float64'"),
+        ("sample --stepps 3", "--steps"),
+        ("smaple", "Did you mean 'sample'"),
+        ("compare --solvers ddim,dpm++2n", "did you mean 'dpm++2m'"),
+    ],
+)
+def test_a_wrong_name_suggests_the_nearest(here, line, words):
+    fails(line, 2, words)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("sample --solver rk45 --steps 5", "drop --steps 5"),
+        ("sample --solver ddim --max-evaluations 5", "adaptive"),
+        ("sample --solver rk45 --spacing karras", "chooses its own steps"),
+        ("sample --steps 0", "at least 1"),
+        ("sample --steps -3", "at least 1"),
+        ("sample --n 0", "--n"),
+        ("sample --solver ddpm --eta 0", "wants --eta above 0"),
+        ("sample --solver dpm++2m --eta 1", "probability flow"),
+        ("sample --solver ddim --eta 1.5", "eta = 1.5"),
+        ("sample --solver ddim --eta -1", "eta = -1"),
+        ("sample --model gaussian --bandwidth 0.1", "--model digits"),
+        ("sample --bandwidth -1", "bandwidth"),
+        ("sample --t-start 2", "t_start = 2"),
+        ("sample --t-end 0.5 --t-start 0.2", "t_end < t_start"),
+        ("sample --solver rk45:rtol=1e-9,atol=1e-9", "float64"),
+        ("sample --out a.gif", ".png or .npz"),
+        ("sample --out nowhere/a.png", "make it first"),
+        ("sample --out file/a.png", "not a folder"),
+        ("compare --nfe 5,x", "whole numbers"),
+        ("compare --nfe 0", "whole numbers"),
+        ("compare --solvers ,", "--solvers is empty"),
+        ("compare --solvers ddim,ddim", "two solvers are called 'ddim'"),
+        ("compare --solvers ddpm --eta 0", "wants --eta above 0"),
+        ("compare --out a.csv", ".png or .pdf or .svg"),
+        ("compare --out nowhere/a.png", "make it first"),
+        ("demo --out file/demo", "cannot make this folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(here, line, words):
+    (here / "file").touch()
+    fails(line, 2, words)
+    assert [p.name for p in here.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("line", ["sample --out nowhere/a.png", "compare --out nowhere/a.png"])
+def test_an_output_that_cannot_be_written_is_refused_before_any_computing(here, monkeypatch, line):
+    def compute(*args, **kwargs):
+        raise AssertionError("computing")
+
+    monkeypatch.setattr("scorediff.sample", compute)
+    monkeypatch.setattr("scorediff.study.work_precision", compute)
+    fails(line, 2, "nowhere")
+
+
+def test_a_solver_that_fails_is_code_1_and_names_the_sample(here):
+    fails("sample --solver rk45 --max-evaluations 20 --n 3 --out a.png", 1, "sample 0", "t = ", "budget exhausted")
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("out, writer", [("a.npz", "numpy.savez"), ("a.png", "matplotlib.image.imsave")])
+def test_a_write_that_fails_is_code_1_and_leaves_what_was_there(here, monkeypatch, out, writer):
+    def breaks(path, *args, **kwargs):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    (here / out).write_text("old")
+    monkeypatch.setattr(writer, breaks)
+    fails(f"sample --n 2 --steps 2 --out {out}", 1, "disk full")
+    assert (here / out).read_text() == "old" and [p.name for p in here.iterdir()] == [out]
+
+
+def test_compare_prints_a_table_and_writes_csv_and_plot(here):
+    line = "compare --model gaussian --solvers ddim,rk45:rtol=1e-3,atol=1e-3,ddpm --nfe 2,4 --n 20 --out a.png"
+    result = scorediff(line)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in here.iterdir()) == ["a.csv", "a.png"]
+    assert imread(here / "a.png").size
+    with (here / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["solver"] for r in rows] == ["ddim"] * 2 + ["rk45:rtol=1e-3,atol=1e-3"] + ["ddpm"] * 2
+    for row in rows:
+        assert row["solver"] in result.stdout
+
+
+def test_compare_runs_every_solver_that_can_on_the_sde_it_is_given(here):
+    result = scorediff("compare --model gaussian --solvers ddim --eta 0.5 --nfe 4 --n 20 --out a.svg")
+    assert result.exit_code == 0 and "distance in law" in result.stdout
+
+
+def test_solvers_lists_every_name_that_the_registry_knows(here):
+    known = registry.names(sd.Solver)
+    table = scorediff("solvers").stdout
+    made = json.loads(scorediff("solvers --json").stdout)
+    assert {row["name"] for row in made["solvers"]} == set(known)
+    for kind, base in (("schedules", sd.Schedule), ("spacings", sd.Spacing), ("coordinates", sd.Coordinates)):
+        assert {row["name"] for row in made[kind]} == set(registry.names(base))
+    lines = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
+    assert set(known) <= set(lines)
+    assert lines["dpm++2m"][1:6] == ["2", "-", "1", "ODE", "fixed"]
+    assert lines["ddim"][1:7] == ["1", "1", "1", "ODE", "and", "SDE"]
+    assert "adaptive" in lines["rk45"] and lines["sde-dpm++2m"][1:3] == ["-", "2"]
+
+
+def test_what_solvers_lists_for_the_command_line_is_understood_there(here):
+    text = scorediff("solvers").stdout.split("schedules:")[1]
+    blocks = dict(zip((sd.Schedule, sd.Spacing, sd.Coordinates), text.split("\n\n"), strict=True))
+    for base, block in blocks.items():
+        for line in [line.strip() for line in block.splitlines() if line.startswith("  ")]:
+            assert registry.parse(base, line) == registry.parse(base, line.partition(":")[0])
+
+
+@pytest.mark.parametrize("command", ["", "sample", "compare", "solvers", "demo"])
+def test_help_says_what_a_command_does(command):
+    result = scorediff(f"{command} --help")
+    assert result.exit_code == 0 and "Usage: " in result.stdout
+    if command not in ("", "demo"):
+        lines = [line.split() for line in result.stdout.partition("Examples:")[2].splitlines()]
+        assert sum(line[:2] == ["scorediff", command] for line in lines) >= 2
+
+
+def test_a_list_of_solvers_keeps_options_with_their_solver():
+    assert options.split_solvers("ddim, rk45:rtol=1e-4,atol=1e-4,euler:coordinates=angle:data_std=2,heun") == [
+        "ddim",
+        "rk45:rtol=1e-4,atol=1e-4",
+        "euler:coordinates=angle:data_std=2",
+        "heun",
+    ]
+
+
+def test_the_demo_writes_its_pictures_and_tables(here, monkeypatch):
+    demo = importlib.import_module("scorediff.cli.demo")
+    monkeypatch.setattr(demo, "_BUDGETS", (10, 20))
+    monkeypatch.setattr(demo, "_SDE_BUDGETS", (10,))
+    monkeypatch.setattr(demo, "_TOLERANCES", (1e-2,))
+    result = scorediff("demo --n 16 --out made/demo")
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (here / "made" / "demo").iterdir()) == sorted(demo._FILES)
+    assert imread(here / "made" / "demo" / "demo.png").shape[1] > 1000
+    names = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
+    assert len(names & set(registry.names(sd.Solver))) >= 12
+
+
+def test_the_version_is_that_of_the_package():
+    assert scorediff("--version").stdout.strip() == f"scorediff {sd.__version__}"
+
+
+@pytest.mark.parametrize(
+    "line, code, words",
+    [
+        ("sample --solver dmp++2m", 2, "did you mean 'dpm++2m'"),
+        ("sample --solver rk45 --max-evaluations 9 --n 2", 1, "sample 0"),
+    ],
+)
+def test_the_exit_codes_reach_the_shell(here, line, code, words):
+    done = subprocess.run([sys.executable, "-m", "scorediff", *line.split()], capture_output=True, text=True)
+    assert done.returncode == code and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and words in done.stderr
+    assert not list(here.iterdir())
+
+
+def test_a_reader_that_goes_away_is_no_traceback(here):
+    line = f"{sys.executable} -m scorediff solvers --json | true"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
