@@ -1,5 +1,14 @@
 """Every diffusion sampler is an ODE or SDE solver: this library says which one, runs it, and knows its order."""
 
+from scorediff.backends import (
+    SciPy,
+    TorchDiffEq,
+    TorchDiffEqAdamsBashforth,
+    TorchDiffEqAdamsMoulton,
+    TorchDiffEqFixed,
+    TorchDiffEqSciPy,
+    TorchSDE,
+)
 from scorediff.coordinates import Angle, Coordinates, DDIMCoordinates, LogSNR, Time
 from scorediff.denoiser import Denoiser
 from scorediff.exact import Empirical, Gaussian, GaussianMixture
@@ -102,6 +111,7 @@ __all__ = [
     "SDEDPMSolver",
     "SDEDPMSolverPP",
     "Schedule",
+    "SciPy",
     "ScorePrediction",
     "Solution",
     "Solver",
@@ -115,6 +125,12 @@ __all__ = [
     "Terminal",
     "Time",
     "Times",
+    "TorchDiffEq",
+    "TorchDiffEqAdamsBashforth",
+    "TorchDiffEqAdamsMoulton",
+    "TorchDiffEqFixed",
+    "TorchDiffEqSciPy",
+    "TorchSDE",
     "UniformAngle",
     "UniformIn",
     "UniformLogSNR",

@@ -41,8 +41,8 @@ _TERMINALS: dict[str, Terminal | None] = {"none": None, "denoise": Denoise(), "h
 def chosen(option: str, word: str, known: dict[str, T]) -> T:
     """What `word` stands for; ValueError with the nearest known word otherwise."""
     if word not in known:
-        near = registry.nearest(word, known)
-        raise ValueError(f"unknown {option.lstrip('-')} {word!r}{near} known: {', '.join(known)}")
+        hint = registry.nearest(word, known) or f"; known: {', '.join(known)}"
+        raise ValueError(f"unknown {option.lstrip('-')} {word!r}{hint}")
     return known[word]
 
 

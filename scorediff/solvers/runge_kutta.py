@@ -76,6 +76,7 @@ class Euler(_RungeKutta):
     """Euler's method; in DDIM coordinates it is DDIM."""
 
     order = 1
+    source: ClassVar[str] = "Euler 1768"
     tableau: ClassVar[Tableau] = Tableau(c=(0.0,), a=((),), b=(1.0,))
 
 
@@ -94,6 +95,7 @@ class RK4(_RungeKutta):
     """The classical method of order 4."""
 
     order = 4
+    source: ClassVar[str] = "Kutta 1901"
     tableau: ClassVar[Tableau] = Tableau(
         c=(0.0, 0.5, 0.5, 1.0), a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)
     )

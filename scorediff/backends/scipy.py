@@ -1,0 +1,134 @@
+"""SciPy's solvers as guests: the probability flow in any coordinates, each sample on its own."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorediff.backends._guest import BudgetExhausted, Clock, check_adaptive, check_method
+from scorediff.coordinates import Angle, Coordinates, Field
+from scorediff.grids import Grid
+from scorediff.noise import Noise
+from scorediff.problems import Problem
+from scorediff.solvers.base import Solver, Status, Step
+
+__all__ = ["SciPy"]
+
+_ORDERS = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None}
+_LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)  # SciPy takes no less
+
+
+@dataclass(frozen=True)
+class SciPy(Solver):
+    """`scipy.integrate`'s adaptive methods, a sample at a time: its own steps, evaluations, status.
+
+    `method`: RK45, RK23, DOP853, Radau, BDF or LSODA. The state is carried in float64 on the host, shown to the network
+    in its own dtype, and returned in it. Save times are interpolated by the method. Radau, BDF and LSODA difference the
+    drift, which wants a float64 network and few entries. On an exhausted budget or a step that underflows the state is
+    that after the last whole step. Rejected steps are counted for RK45, RK23 and DOP853; the others do not tell (0).
+    """
+
+    method: str = "DOP853"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    coordinates: Coordinates = field(default_factory=Angle)
+    max_evaluations: int = 10_000
+
+    adaptive: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    source: ClassVar[str] = "doi:10.1038/s41592-019-0686-2"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        f"scipy-{method.lower()}": {"method": method} for method in _ORDERS
+    }
+
+    def __post_init__(self) -> None:
+        check_method(self, self.method, _ORDERS)
+
+    @property
+    def order(self) -> int | None:
+        """None for BDF and LSODA, which vary it."""
+        return _ORDERS[self.method]
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        check_adaptive(self, problem, grid, dtype)
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        batch = x.shape[0]
+        t, status = np.full(batch, grid.start), np.full(batch, int(Status.RUNNING))
+        order = None if self.order is None else np.full(batch, self.order)
+        accepted, rejected = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+        for i in range(batch):
+            walk = _Walk(self, problem, x[i : i + 1], grid, i)
+            for reached, state in walk.run():
+                x = x.clone()
+                x[i], t[i] = state, reached
+                status[i], accepted[i], rejected[i] = walk.status, walk.accepted, walk.rejected
+                yield Step(t.copy(), x, order, None, status.copy(), accepted.copy(), rejected.copy())
+
+
+class _NonFinite(Exception):
+    """The drift is not finite at the time given: SciPy would fail in its linear algebra, or shorten its steps to 0."""
+
+
+class _Walk:
+    """One sample of a run: `x` of shape (1, ...), row `i` of the batch."""
+
+    def __init__(self, solver: SciPy, problem: Any, x: Tensor, grid: Grid, i: int) -> None:
+        self._solver, self._like, self._times, self._rows = solver, x, grid.times.tolist(), np.array([i])
+        self._moved = Field(problem, solver.coordinates)
+        self._clock = Clock(self._moved, self._times, torch.float64)
+        self._evaluations = self.accepted = self.rejected = 0
+        self.status = Status.RUNNING
+
+    def run(self) -> Iterator[tuple[float, Tensor]]:
+        """Time and state `x` at each save time, and where the sample stops."""
+        import scipy.integrate
+
+        readings, t = self._clock.readings, self._times[0]
+        y = self._moved.enter(t, self._like.double().cpu()).reshape(-1).numpy()
+        method, rtol = getattr(scipy.integrate, self._solver.method), max(self._solver.rtol, _LEAST_RTOL)
+        saves = list(zip(readings[1:-1], self._times[1:-1], strict=True))
+        try:
+            guest = method(self._drift, readings[0], y, readings[-1], rtol=rtol, atol=self._solver.atol)
+            while guest.status == "running":
+                self._advance(guest)
+                t, y = self._clock.time(guest.t), guest.y
+                while saves and guest.direction * (guest.t - saves[0][0]) >= 0:
+                    reading, wanted = saves.pop(0)
+                    yield wanted, self._leave(wanted, y if reading == guest.t else guest.dense_output()(reading))
+            self.status = Status.SUCCESS if guest.status == "finished" else Status.STEP_UNDERFLOW
+        except BudgetExhausted:
+            self.status = Status.BUDGET_EXHAUSTED
+        except _NonFinite as bad:
+            self.status, t, y = Status.NON_FINITE, bad.args[0], y * np.nan
+        yield t, self._leave(t, y)
+
+    def _advance(self, guest: Any) -> None:
+        before = self._evaluations
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.filterwarnings("ignore", "lsoda")  # says in words what the guest's status says
+            guest.step()
+        if guest.status == "failed":
+            return
+        self.accepted += 1
+        if hasattr(guest, "n_stages"):
+            self.rejected += (self._evaluations - before) // guest.n_stages - 1
+
+    def _drift(self, s: float, y: np.ndarray) -> np.ndarray:
+        if self._evaluations == self._solver.max_evaluations:
+            raise BudgetExhausted
+        self._evaluations += 1
+        t, like = self._clock.time(float(s)), self._like
+        state = torch.tensor(y, dtype=like.dtype, device=like.device).reshape(like.shape)
+        slope = self._moved.drift_at(t, state, rows=self._rows).double().cpu().numpy().reshape(-1)
+        if not np.all(np.isfinite(slope)):
+            raise _NonFinite(t)
+        return slope
+
+    def _leave(self, t: float, y: np.ndarray) -> Tensor:
+        x = self._moved.leave(t, torch.from_numpy(y).reshape(self._like.shape))
+        return x[0].to(dtype=self._like.dtype, device=self._like.device)
