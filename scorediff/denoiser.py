@@ -38,6 +38,14 @@ class Reading(Sequence[Tensor]):
         self.x, self.output, self._rows = x, output, rows
         self._parts: list[Tensor | None] = [None, None]
 
+    def terms(self, to_data: float, to_noise: float) -> list[tuple[float, Tensor]]:
+        """`to_data data + to_noise noise`, for one common time, as `(coefficient, tensor)` terms in state and output.
+
+        What a step adds up need then never be computed on its own.
+        """
+        (p, q), (r, s) = self._rows
+        return [(to_data * p + to_noise * r, self.x), (to_data * q + to_noise * s, self.output)]
+
     def __len__(self) -> int:
         return 2
 
@@ -106,15 +114,15 @@ class Denoiser:
         return None if self._first is None else self._first.device
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
-        rows, scale, number = self._numbers(t)
+        rows, scale, number = (isinstance(t, float) and self._at.get(t)) or self._numbers(t)
         dtype = x.dtype if self._first is None else self._first.dtype
-        time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        time_dtype = torch.float64 if dtype is torch.float64 else torch.float32
         if isinstance(number, float):
-            times = torch.full((x.shape[0],), number, dtype=time_dtype, device=x.device)
+            times = torch.full((len(x),), number, dtype=time_dtype, device=x.device)
         else:
             times = torch.as_tensor(number, dtype=time_dtype).to(x.device)
         scaled = x if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
-        output = self.net(scaled.to(dtype), times, **cond)
+        output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise TypeError(
@@ -125,7 +133,7 @@ class Denoiser:
                 f"the network returned shape {tuple(output.shape)} for a state of shape {tuple(x.shape)} at "
                 f"t = {_first(t):.6g}: both must agree (drop a learned variance)"
             )
-        return Reading(x, output.to(x.dtype), rows)
+        return Reading(x, output if output.dtype is x.dtype else output.to(x.dtype), rows)
 
     def score(self, t: Any, x: Tensor, **cond: Any) -> Tensor:
         """`grad log p_t(x) = -noise / sigma_t`, of the shape of `x`."""
@@ -144,13 +152,11 @@ class Denoiser:
         """What the host must know at `t`: the rows of data and noise, the input scale, the network's time."""
         if not isinstance(t, float):
             return self._numbers_at(t)
-        known = self._at.get(t)
-        if known is None:
-            if len(self._at) >= _CACHED_TIMES:
-                self._at.clear()
-            (data, noise), scale, number = self._numbers_at(t)
-            rows = (tuple(map(float, data)), tuple(map(float, noise)))
-            known = self._at[t] = (rows, float(scale), float(number))
+        if len(self._at) >= _CACHED_TIMES:
+            self._at.clear()
+        (data, noise), scale, number = self._numbers_at(t)
+        rows = (tuple(map(float, data)), tuple(map(float, noise)))
+        known = self._at[t] = (rows, float(scale), float(number))
         return known
 
     def _numbers_at(self, t: Any) -> tuple[Any, Any, Any]:

@@ -9,11 +9,6 @@ from torch import Tensor
 
 __all__ = ["Workspace", "per_sample", "row_mean"]
 
-# What refers to a pooled buffer that nobody uses, at the moment `_is_free` looks: the pool's list, the loop variable,
-# the parameter and the argument of `getrefcount`; and to its memory: the tensor and the storage handle just made.
-_IDLE_REFERENCES = 4
-_IDLE_STORAGE_USES = 2
-
 
 def per_sample(value: Any, x: Tensor) -> Any:
     """A host coefficient ready to multiply `x` of shape (B, ...): a float stays a float, an array of shape (B,) becomes
@@ -47,8 +42,16 @@ class Workspace:
         self._pool: list[Tensor] = []
 
     def combine(self, *terms: tuple[float, Any]) -> Any:
-        """The sum of `coefficient * state` over `terms`; terms with coefficient 0 are dropped, the first is kept."""
-        (c, x), *rest = terms
+        """The sum of `coefficient * state` over `terms`; terms with coefficient 0 are left out."""
+        c, x = terms[0]
+        rest = []
+        for c_i, x_i in terms[1:]:
+            if x_i is x:
+                c += c_i
+            elif c_i:
+                rest.append((c_i, x_i))
+        if c == 0 and rest:
+            (c, x), *rest = rest
         if not isinstance(x, Tensor) or (torch.is_grad_enabled() and any(_has_grad(v) for _, v in terms)):
             return _plain_sum(c, x, rest)
         out = self._buffer(x)
@@ -58,19 +61,15 @@ class Workspace:
         else:
             torch.mul(x, c, out=out)
         for c_i, x_i in rest:
-            if c_i != 0.0:
-                out.add_(x_i, alpha=c_i)
+            out.add_(x_i, alpha=c_i)
         return out
 
     def _buffer(self, like: Tensor) -> Tensor:
-        for buffer in self._pool:
-            if (
-                buffer.shape == like.shape
-                and buffer.dtype == like.dtype
-                and buffer.device == like.device
-                and _is_free(buffer)
-            ):
-                return buffer
+        for i in range(len(self._pool)):
+            if _uses(self._pool[i]) == _IDLE_USES:
+                buffer = self._pool[i]
+                if buffer.shape == like.shape and buffer.dtype == like.dtype:
+                    return buffer
         buffer = torch.empty_like(like, memory_format=torch.contiguous_format)
         self._pool.append(buffer)
         return buffer
@@ -80,17 +79,22 @@ def _has_grad(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _is_free(buffer: Tensor) -> bool:
-    storage = buffer.untyped_storage()
-    return (
-        sys.getrefcount(buffer) == _IDLE_REFERENCES
-        and torch._C._storage_Use_Count(storage._cdata) == _IDLE_STORAGE_USES
-    )
+def _uses(buffer: Tensor) -> tuple[int, int]:
+    """How many times Python refers to the tensor, and torch, views included, to its memory."""
+    return sys.getrefcount(buffer), torch._C._storage_Use_Count(buffer.untyped_storage()._cdata)
+
+
+def _uses_when_idle() -> tuple[int, int]:
+    pool = [torch.empty(1)]
+    return _uses(pool[0])
+
+
+# Measured rather than known: how many references a call itself takes differs between versions of Python.
+_IDLE_USES = _uses_when_idle()
 
 
 def _plain_sum(c: float, x: Any, rest: list[tuple[float, Any]]) -> Any:
     total = x * c
     for c_i, x_i in rest:
-        if c_i != 0.0:
-            total = total + x_i * c_i
+        total = total + x_i * c_i
     return total

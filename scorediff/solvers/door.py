@@ -29,6 +29,8 @@ class Door:
         self._denoiser, self._cond, self._batch = denoiser, dict(cond), x.shape[0]
         self._lo, self._hi = sorted((grid.start, grid.end))
         self._slack = 2 * torch.finfo(x.dtype).eps * max(abs(self._lo), abs(self._hi))
+        self._inner = tuple(range(1, x.ndim))
+        self._wide = torch.promote_types(x.dtype, torch.float32)
         self._watched: list[tuple[Any, Any, Tensor]] = []
         self._whole = 0
         self._partial = np.zeros(self._batch, dtype=np.int64)
@@ -51,7 +53,8 @@ class Door:
         return self._partial + self._whole
 
     def __call__(self, t: Any, x: Tensor, rows: np.ndarray | None = None) -> Sequence[Tensor]:
-        t = self._inside(t)
+        if not (isinstance(t, float) and self._lo <= t <= self._hi):
+            t = self._inside(t)
         cond = self._cond
         if rows is None:
             self._whole += 1
@@ -61,19 +64,22 @@ class Door:
         self.calls += 1
         self.rows += x.shape[0]
         reading = self._denoiser(t, x, **cond)
-        for part in (reading.output,) if isinstance(reading, Reading) else reading:
+        if isinstance(reading, Reading):  # made by a Denoiser, which has looked at its shape
+            self._watched.append((t, rows, self._row_sums(reading.output)))
+            return reading
+        for part in reading:
             if part.shape != x.shape:
                 raise ValueError(
                     f"the denoiser returned shape {tuple(part.shape)} for a state of shape {tuple(x.shape)}"
                 )
-            self._watched.append((t, rows, _row_sums(part)))
+            self._watched.append((t, rows, self._row_sums(part)))
         return reading
 
     def first_bad(self, x: Tensor) -> dict[int, tuple[float, int] | None]:
         """Per sample that is not finite in `x` or in a reading: the time and number of its first bad evaluation, if one
         was.
         """
-        sums = torch.cat([_row_sums(x), *(s for _, _, s in self._watched)])
+        sums = torch.cat([self._row_sums(x), *(s for _, _, s in self._watched)])
         finite = torch.isfinite(sums).cpu().numpy()
         if finite.all():
             return {}
@@ -90,22 +96,19 @@ class Door:
             start += len(s)
         return bad
 
+    def _row_sums(self, x: Tensor) -> Tensor:
+        # one reduction, no host read; wider than half precision, in which a finite row may overflow
+        return (x.detach() if torch.is_grad_enabled() else x).sum(self._inner, dtype=self._wide)
+
     def _inside(self, t: Any) -> Any:
         lo, hi, slack = self._lo, self._hi, self._slack
         if isinstance(t, float):
-            if lo <= t <= hi:
-                return t
             outside = not lo - slack <= t <= hi + slack
         else:
             outside = not np.all((t >= lo - slack) & (t <= hi + slack))
         if outside:
             raise ValueError(f"the solver asked for the network at t = {t}, outside the run's [{lo!r}, {hi!r}]")
         return min(max(t, lo), hi) if isinstance(t, float) else np.clip(t, lo, hi)
-
-
-def _row_sums(x: Tensor) -> Tensor:
-    # one reduction, no host read; wider than half precision, in which a finite row may overflow
-    return x.detach().reshape(x.shape[0], -1).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def is_per_sample(value: Any, batch: int) -> bool:

@@ -11,11 +11,13 @@ Coefficients are computed for the whole grid at once, on the host; one engine ap
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
+from scorediff.denoiser import Reading
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
@@ -52,13 +54,13 @@ class Nodes(NamedTuple):
 
 
 class Update(NamedTuple):
-    """`x_1 = x x_0 + data D + noise E + previous M + fresh z`, per step; M is the reading of the step before."""
+    """`x_1 = x x_0 + data D + noise E + fresh z + last M`, per step; M is the reading of the step before."""
 
     x: Any = 0.0
     data: Any = 0.0
     noise: Any = 0.0
     fresh: Any = 0.0
-    previous: Any = 0.0
+    last: Any = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,27 @@ class Exponential(Solver):
         nodes = Nodes.of(problem.schedule, grid)
         columns = [np.broadcast_to(c, nodes.h.shape).tolist() for c in self.update(nodes, problem.eta)]
         clock = np.asarray(problem.schedule.log_snr(grid.times)).tolist()
-        work, previous = Workspace(), None
-        for n, ((t, s), step) in enumerate(zip(grid.pairs(), map(Update, *columns), strict=True)):
+        work, looks_back = Workspace(), any(columns[-1])
+        last: list[tuple[float, Any]] = []
+        for (t, s), (a, b), step in zip(grid.pairs(), pairwise(clock), zip(*columns, strict=True), strict=True):
+            on_x, on_data, on_noise, on_fresh, on_last = step
             reading = problem.denoiser(t, x)
-            terms = [(step.x, x)] if step.x else []
-            if step.data:
-                terms.append((step.data, reading[0]))
-            if step.noise:
-                terms.append((step.noise, reading[1]))
-            if step.previous:
-                terms.append((step.previous, previous))
-            if step.fresh:
-                terms.append((step.fresh, noise(clock[n], clock[n + 1])))
-            if any(columns[-1]):
-                previous = reading[self.remembers]
-            x = work.combine(*terms)
+            terms = _terms(reading, on_data, on_noise)
+            if on_last:
+                terms += [(on_last * c, v) for c, v in last]
+            if on_fresh:
+                terms.append((on_fresh, noise(a, b)))
+            if looks_back:
+                last = [(c, v) for c, v in _terms(reading, 1.0 - self.remembers, 1.0 * self.remembers) if c]
+            x = work.combine((on_x, x), *terms)
             yield s, x
+
+
+def _terms(reading: Any, on_data: float, on_noise: float) -> list[tuple[float, Any]]:
+    # a network's reading goes in as the state and the output it is made of, and is never computed on its own
+    if isinstance(reading, Reading):
+        return reading.terms(on_data, on_noise)
+    return [(on_data, reading[0]), (on_noise, reading[1])]
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,7 @@ class _Multistep(Exponential):
             half_ratio[1:] = nodes.h[1:] / (2 * nodes.h[:-1])
         new, old = reading * (1 + half_ratio), -reading * half_ratio
         return Update(
-            x=x, data=0.0 if self.remembers else new, noise=new if self.remembers else 0.0, fresh=fresh, previous=old
+            x=x, data=0.0 if self.remembers else new, noise=new if self.remembers else 0.0, fresh=fresh, last=old
         )
 
 

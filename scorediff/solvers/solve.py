@@ -69,12 +69,11 @@ def solve(
     increments = noise(seed, x, ids)
     record = _Record(solver, x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
-        for made in solver.run(watched, x, grid, increments):
-            step = made if isinstance(made, Step) else Step(*made)
+        for step in solver.run(watched, x, grid, increments):
             record(step)
             advance(1)
             if callback is not None:
-                callback(step)
+                callback(Step(*step))
         x_end = record.x
         sample = x_end if terminal is None else terminal(watched, grid.end, x_end)
     bad = door.first_bad(sample)
@@ -154,7 +153,7 @@ class _Record:
 
     def __init__(self, solver: Solver, x: Tensor, grid: Grid, save: bool | Sequence[float]) -> None:
         self._batch, self._adaptive, self.x = x.shape[0], solver.adaptive, x
-        self._steps, self._last = 0, Step(grid.start, x)
+        self._steps = 0
         wanted = grid.times if save is True else np.asarray(save or [], dtype=np.float64)
         missing = wanted[~np.isin(wanted, grid.times)]
         if missing.size:
@@ -163,15 +162,17 @@ class _Record:
             )
         self._times = wanted
         self._states: dict[float, Tensor] = {}
+        self._last: tuple[Any, ...] = (grid.start, x)
         self._keep(grid.start, x)
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: tuple[Any, ...]) -> None:
         self._steps += 1
-        self.x, self._last = step.x, step
-        self._keep(step.t, step.x)
+        self.x, self._last = step[1], step
+        if len(self._times):
+            self._keep(step[0], step[1])
 
     def _keep(self, t: Any, x: Tensor) -> None:
-        for wanted in self._times if len(self._times) else ():
+        for wanted in self._times:
             if isinstance(t, float):
                 if t == wanted:
                     self._states[wanted] = x
@@ -181,7 +182,7 @@ class _Record:
                 self._states[wanted] = torch.where(here, x, kept)
 
     def solution(self, x: Tensor, x_end: Tensor, door: Door, bad: dict[int, Any], settings: dict[str, Any]) -> Solution:
-        step = self._last
+        step = Step(*self._last)
         status = np.zeros(self._batch, dtype=np.int64) if step.status is None else np.array(step.status)
         status[list(bad)] = Status.NON_FINITE
         count = {
