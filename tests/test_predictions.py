@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from discovery import PREDICTIONS, SCHEDULES, label, within
+from discovery import OURS, PREDICTIONS, SCHEDULES, label, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +39,28 @@ def test_a_network_is_read_as_its_data_and_noise(prediction, schedule, log_snr, 
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+def test_each_prediction_is_what_its_paper_says(schedule):
+    t = schedule.time_at(0.7)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    x0, eps = 1.3, -0.4
+    s, y, c = sigma / alpha, x0 + sigma / alpha * eps, 0.5
+    c_skip, c_out = c**2 / (s**2 + c**2), s * c / np.sqrt(s**2 + c**2)
+    written_out = {
+        sd.NoisePrediction(): eps,
+        sd.DataPrediction(): x0,
+        sd.VPrediction(): alpha * eps - sigma * x0,
+        sd.ScorePrediction(): -eps / sigma,
+        sd.FlowPrediction(): eps - x0,
+        sd.EDMPrediction(data_std=c): (x0 - c_skip * y) / c_out,
+    }
+    for prediction, output in written_out.items():
+        a, b = prediction.row(schedule, t)
+        assert a * x0 + b * eps == pytest.approx(output, rel=1e-12), prediction
+    x = alpha * x0 + sigma * eps
+    assert sd.EDMPrediction(c).input_scale(schedule, t) * x == pytest.approx(y / np.sqrt(s**2 + c**2), rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 def test_data_and_noise_recombine_to_the_state(prediction, schedule):
     model = sd.Denoiser(lambda x, t: torch.sin(x), schedule, prediction)
@@ -59,6 +81,20 @@ def test_one_time_per_sample_is_the_same_as_one_at_a_time(prediction):
         alone = model(float(t[i]), x[i : i + 1])
         for a, b in zip(alone, together, strict=True):
             torch.testing.assert_close(a[0], b[i], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("solver", [s for s in OURS if not s.adaptive], ids=label)
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
+def test_a_solver_gets_the_same_samples_whatever_the_network_predicts(prediction, solver):
+    # an exponential integrator takes the network's output as it is: its coefficients hold the prediction's row
+    schedule, target = sd.VPCosine(), sd.GaussianMixture((0.4, 0.6), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+
+    def samples(denoiser):
+        problem = sd.ProbabilityFlow(denoiser) if sd.ProbabilityFlow in solver.solves else sd.ReverseSDE(denoiser)
+        return sd.sample(problem, solver, (5, 2), steps=7, dtype=torch.float64).check().x
+
+    exact = samples(target.denoiser(schedule))
+    torch.testing.assert_close(samples(perfect_network(prediction, schedule, target)), exact, rtol=1e-9, atol=1e-9)
 
 
 def test_noise_prediction_at_alpha_zero_is_refused():

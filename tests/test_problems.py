@@ -48,7 +48,7 @@ def test_every_eta_keeps_the_marginals(schedule, eta):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-@pytest.mark.parametrize("coordinates", COORDINATES, ids=label)
+@pytest.mark.parametrize("coordinates", [*COORDINATES, sd.Angle(data_std=0.5)], ids=label)
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 def test_coordinates_are_an_exact_change_of_variables(schedule, coordinates, eta):
     denoiser = TARGET.denoiser(schedule)

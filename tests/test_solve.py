@@ -201,16 +201,17 @@ def test_the_workspace_reuses_memory_that_nobody_holds_and_no_other():
     work = Workspace()
     x, m = torch.randn(3, 4), torch.randn(3, 4)
     with torch.no_grad():
-        states = [work.combine((0.9, x), (0.1, m)) for _ in range(3)]
-        assert len({s.data_ptr() for s in states}) == 3
+        states = [work.combine((0.9, x), (0.1, m)) for _ in range(5)]
+        assert len({s.data_ptr() for s in states}) == 5
         expected = 0.9 * x + 0.1 * m
-        view, kept = states[0][1:], states[1]
+        view, kept, alias, array = states[0][1:], states[1], states[2].data, states[3].numpy()
         del states
         for _ in range(10):
             x = work.combine((0.9, x), (0.1, m))
         torch.testing.assert_close(view, expected[1:])
-        torch.testing.assert_close(kept, expected)
-        assert len(work._pool) <= 5
+        for held in (kept, alias, torch.from_numpy(array)):
+            torch.testing.assert_close(held, expected)
+        assert len(work._pool) <= 6
 
 
 def test_a_network_that_returns_its_own_input_is_not_overwritten():
