@@ -3,7 +3,7 @@
 Timed is the whole public call: `scorediff.solve` with its finite check and without progress bar; a diffusers
 scheduler's `set_timesteps` and the loop of `step`; k-diffusion's function with its own sigmas. The network is a
 function that hands out two tensors in turn, made beforehand; what its calls take (0.1 us) is subtracted. A run of
-`steps` and one of a fifth of them give the slope, the time of one more step, and the intercept, the set-up of a run;
+`steps` and one of a fifth of them (at least 4) give the slope, the time of one more step, and the intercept, the set-up of a run;
 "whole/step" is the long run over its steps, set-up included. Each number is the best of `--repeat` medians, taken in
 turn over all samplers.
 
@@ -102,7 +102,12 @@ def diffusers(x: Tensor, network: Callable[..., Tensor], *, module: Any, sampler
         scheduler = module.DDIMScheduler(clip_sample=False, **common)
     else:
         scheduler = module.DPMSolverMultistepScheduler(
-            algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", **common
+            algorithm_type="dpmsolver++",
+            solver_order=2,
+            solver_type="midpoint",
+            lower_order_final=False,
+            final_sigmas_type="sigma_min",
+            **common,
         )
 
     @torch.no_grad()
@@ -275,7 +280,7 @@ class Cost(NamedTuple):
 
 
 def costs(made: list[Candidate], x: Tensor, steps: int, repeat: int) -> list[Cost]:
-    short = max(1, steps // 5)
+    short = max(4, steps // 5)  # by then all buffers have been touched
     network, bare = network_for(x), network_for(x)
 
     def calls(steps: int) -> None:
@@ -316,7 +321,7 @@ def table(shapes: list[tuple[int, ...]], steps: int | None, repeat: int) -> list
     rows = []
     for shape in shapes:
         x = torch.randn(shape)
-        by_size = 50 if x.numel() < 2**22 else 10
+        by_size = 50 if x.numel() < 2**22 else 12
         cost = dict(zip(present, costs(present, x, steps or by_size, repeat), strict=True))
         for c in every:
             head = ("x".join(map(str, shape)), c.sampler, c.name)
@@ -346,12 +351,12 @@ def show(rows: list[tuple[str, ...]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--shapes", default=SHAPES, help="states to time, as BxCxHxW,... (%(default)s)")
-    parser.add_argument("--steps", type=int, help="steps of the long run, 5 or more (50; 10 from 4 million numbers on)")
+    parser.add_argument("--steps", type=int, help="steps of the long run, 8 or more (50; 12 from 4 million numbers on)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (%(default)s)")
     parser.add_argument("--repeat", type=int, default=5, help="medians of which the best counts (%(default)s)")
     options = parser.parse_args()
-    if options.steps is not None and options.steps < 5:
-        parser.error(f"--steps {options.steps}: a slope wants at least 5")
+    if options.steps is not None and options.steps < 8:
+        parser.error(f"--steps {options.steps}: a slope wants at least 8")
     try:
         shapes = [tuple(int(n) for n in shape.split("x")) for shape in options.shapes.split(",")]
     except ValueError:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scorediff.predictions import Prediction
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample
+from scorediff.states import per_sample, version
 
 __all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled"]
 
@@ -114,6 +115,8 @@ class Denoiser:
         return None if self._first is None else self._first.device
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
+        if not isinstance(t, float):
+            t = _host_times(t, x)
         rows, scale, number = (isinstance(t, float) and self._at.get(t)) or self._numbers(t)
         dtype = x.dtype if self._first is None else self._first.dtype
         time_dtype = torch.float64 if dtype is torch.float64 else torch.float32
@@ -122,7 +125,12 @@ class Denoiser:
         else:
             times = torch.as_tensor(number, dtype=time_dtype).to(x.device)
         scaled = x if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
+        written = version(x)
         output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
+        if version(x) != written:
+            raise ValueError(
+                "the network wrote into its input, the state: give it a copy, lambda x, t: net(x.clone(), t)"
+            )
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise TypeError(
@@ -170,6 +178,16 @@ class Rescheduled:
     def __init__(self, denoiser: DenoiserLike, schedule: Schedule) -> None:
         self.denoiser, self.schedule = denoiser, schedule
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The network's dtype, if it has one."""
+        return getattr(self.denoiser, "dtype", None)
+
+    @property
+    def device(self) -> torch.device | None:
+        """The network's device, if it has one."""
+        return getattr(self.denoiser, "device", None)
+
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]:
         own = self.denoiser.schedule
         t_own = own.time_at(self.schedule.log_snr(t))
@@ -177,6 +195,30 @@ class Rescheduled:
         here, there = (self.schedule.alpha(t), own.alpha(t_own)), (self.schedule.sigma(t), own.sigma(t_own))
         ratio = (here[1] + there[1]) / (here[0] + there[0])
         return self.denoiser(t_own, x * per_sample(ratio, x), **cond)
+
+    def on(self, schedule: Schedule) -> "Rescheduled":
+        """The same network on yet another schedule."""
+        return Rescheduled(self.denoiser, schedule)
+
+    def check(self, t_start: float, t_end: float) -> None:
+        """Raise ValueError where a run between these times leaves what the network was trained on."""
+        for t in (t_start, t_end):
+            try:
+                self.denoiser.schedule.time_at(self.schedule.log_snr(t))
+            except ValueError as error:
+                raise ValueError(
+                    f"at t = {t:.6g} of {self.schedule!r}: {error}; start and end the run inside"
+                ) from None
+
+
+def _host_times(t: Any, x: Tensor) -> Any:
+    """`t` as a float, or a float64 array of shape (B,)."""
+    times = np.asarray(t.cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
+    if times.ndim == 0:
+        return float(times)
+    if times.shape != (x.shape[0],):
+        raise ValueError(f"times of shape {times.shape} for {x.shape[0]} samples: give one time, or one per sample")
+    return times
 
 
 def _first(t: Any) -> float:

@@ -73,6 +73,9 @@ class Grid:
     def __hash__(self) -> int:
         return hash(self.times.tobytes())
 
+    def __reduce__(self) -> tuple[type["Grid"], tuple[np.ndarray]]:
+        return Grid, (self.times,)
+
     def __repr__(self) -> str:
         return f"Grid({self.steps} steps, t = {self.start:.6g} .. {self.end:.6g})"
 
@@ -282,7 +285,10 @@ class Subsequence(Spacing):
         u = np.linspace(0, 1, steps + 1)
         root = max(first, 0) ** (1 / self.power) * (1 - u) + max(last, 0) ** (1 / self.power) * u
         rows = np.rint(root**self.power).astype(int)
-        # small rows of a power grid may coincide after rounding: push them apart, from the data's end up
+        # rows of a power grid may coincide after rounding: push them apart, from one end and then from the other
         for k in range(steps - 1, -1, -1):
             rows[k] = max(rows[k], rows[k + 1] + 1)
+        rows[0] = min(rows[0], first)
+        for k in range(1, steps + 1):
+            rows[k] = min(rows[k], rows[k - 1] - 1)
         return (rows + 1) * per_row

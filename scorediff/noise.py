@@ -4,6 +4,7 @@ batch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from operator import index
 
 import numpy as np
 import torch
@@ -34,17 +35,19 @@ class Noise(ABC):
     back; row i depends on `seed` and `ids[i]` alone (0 .. B - 1 by default), and is drawn in float64 on the host for
     every device.
 
-    Raises ValueError for a seed or an id outside [0, 2^64), or a number of ids other than B.
+    Raises ValueError for a seed or an id outside [0, 2^64), or a number of ids other than B; TypeError for one that
+    is no whole number.
     """
 
     def __init__(self, seed: int, x: Tensor, ids: Sequence[int] | None = None) -> None:
-        rows = range(x.shape[0]) if ids is None else [int(i) for i in ids]
+        rows = range(x.shape[0]) if ids is None else [index(i) for i in ids]
+        seed = index(seed)
         if len(rows) != x.shape[0]:
             raise ValueError(f"{len(rows)} sample ids for a batch of {x.shape[0]}: give one id per sample")
         for name, value in [("seed", seed), *(("sample id", i) for i in rows)]:
             if not 0 <= value < 2**64:
                 raise ValueError(f"{name} {value} is outside [0, 2^64)")
-        self.seed, self.ids = int(seed), rows
+        self.seed, self.ids = seed, rows
         self._like, self._size = x, x[0].numel() if x.shape[0] else 0
 
     @abstractmethod

@@ -18,6 +18,9 @@ class ProbabilityFlow:
 
     denoiser: DenoiserLike
 
+    def __post_init__(self) -> None:
+        _check_denoiser(self.denoiser)
+
     @property
     def schedule(self) -> Schedule:
         return self.denoiser.schedule
@@ -49,6 +52,7 @@ class ReverseSDE:
     eta: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_denoiser(self.denoiser)
         if not (np.isfinite(self.eta) and self.eta > 0):
             raise ValueError(f"eta = {self.eta} must be positive and finite: for eta = 0 use ProbabilityFlow")
 
@@ -69,3 +73,11 @@ class ReverseSDE:
 
 
 Problem = ProbabilityFlow | ReverseSDE
+
+
+def _check_denoiser(denoiser: Any) -> None:
+    if not (callable(denoiser) and hasattr(denoiser, "schedule")):
+        raise TypeError(
+            f"a problem wants a denoiser, got {type(denoiser).__name__}: wrap a network in "
+            "Denoiser(net, schedule, prediction)"
+        )

@@ -27,22 +27,37 @@ def concrete(base: type[T]) -> list[type[T]]:
     for module in pkgutil.walk_packages(scorediff.__path__, "scorediff."):
         if not module.name.startswith(("scorediff.__main__", "scorediff.cli")):  # nothing is declared there
             importlib.import_module(module.name)
-    found, queue = set(), [base]
+    found, queue = [], [base]
     while queue:
         for cls in queue.pop().__subclasses__():
             queue.append(cls)
-            if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
-                found.add(cls)
-    return sorted(found, key=lambda cls: (cls.__module__, cls.__name__))
+            if not inspect.isabstract(cls) and not cls.__name__.startswith("_") and cls not in found:
+                found.append(cls)
+    # a user's come first, in the order they were defined: of one name, the later one holds, and the package's above all
+    own = [cls for cls in found if cls.__module__.startswith("scorediff.")]
+    return [cls for cls in found if cls not in own] + sorted(own, key=lambda cls: (cls.__module__, cls.__name__))
 
 
 def names(base: type[T]) -> dict[str, T]:
-    """Every concrete object under `base` by name: the `variants` a class lists, else the class with defaults."""
+    """Every concrete object under `base` by name: the `variants` a class lists, else the class with defaults.
+
+    A user's class without defaults for all its fields has no name.
+    """
     made = {}
     for cls in concrete(base):
         variants = getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
-        made.update({name: cls(**options) for name, options in variants.items()})
+        for name, options in variants.items():
+            if _takes(cls, options):
+                made[name] = cls(**options)
     return made
+
+
+def _takes(cls: Any, options: typing.Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(cls).bind(**options)
+    except TypeError:
+        return False
+    return True
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -66,7 +81,9 @@ def parse(base: type[T], text: str) -> T:
     for option in filter(None, options.split(",")):
         key, equals, value = option.partition("=")
         fields = {f.name for f in dataclasses.fields(made)}
-        if key not in fields or not equals:
+        if key in fields and not equals:
+            raise ValueError(f"option {key!r} of {name!r} has no value: write {key}=VALUE")
+        if key not in fields:
             listed = ", ".join(sorted(fields)) or "none"
             raise ValueError(
                 f"{name!r} has no option {option!r}{nearest(key, fields) or '; options: ' + listed} (as name=value)"
@@ -79,9 +96,12 @@ def _value(kind: Any, text: str) -> Any:
     if inspect.isclass(kind) and inspect.isabstract(kind):
         return parse(kind, text)
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        value = text
+    if kind in (int, float) and not isinstance(value, (int, kind)):
+        raise ValueError(f"{text!r} is no {'whole ' * (kind is int)}number")
+    return value
 
 
 def to_dict(value: Any) -> Any:

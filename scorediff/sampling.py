@@ -1,6 +1,7 @@
 """From noise to samples and back: `sample`, `encode`, and the starts they take."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from scorediff.noise import IndependentNoise, Noise, start_noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
-from scorediff.solvers.door import is_per_sample
+from scorediff.solvers.door import Conditions
 from scorediff.solvers.solution import Solution, merged
-from scorediff.solvers.solve import resolve, run_grid, solve
+from scorediff.solvers.solve import check_problem, resolve, run_grid, solve
 from scorediff.solvers.terminal import Terminal
 
 __all__ = ["encode", "prior", "renoise", "sample"]
@@ -32,8 +33,11 @@ def prior(
     """The noise that stands for `x_t` at `t_start`, `sigma(t_start) z`, of `shape` (B, ...): sample `ids[i]` of `seed`
     in row i.
     """
+    t_start = schedule.t_start if t_start is None else _inside(schedule, t_start)
     like = torch.empty(tuple(shape), device=device, dtype=dtype or torch.float32)
-    std = float(schedule.prior_std(schedule.t_start if t_start is None else t_start))
+    if not like.is_floating_point():
+        raise TypeError(f"noise wants a floating dtype, got {dtype}")
+    std = float(schedule.prior_std(t_start))
     return start_noise(seed, like, ids) * std
 
 
@@ -41,6 +45,9 @@ def renoise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: Seq
     """`alpha_t x0 + sigma_t eps`, of the shape (B, ...) of `x0`: an image-to-image start for `sample(..., x=...,
     t_start=t)`.
     """
+    if not x0.is_floating_point():
+        raise TypeError(f"images of {x0.dtype} cannot hold noise: scale them to [-1, 1] as floats first")
+    t = _inside(schedule, t)
     return x0 * float(schedule.alpha(t)) + start_noise(seed, x0, ids) * float(schedule.sigma(t))
 
 
@@ -79,6 +86,7 @@ def sample(
     Raises TypeError unless exactly one of `shape` and `x` is given.
     """
     solver = resolve(solver)
+    check_problem(problem, solver)
     # the start stands at the grid's first node: refuse a bad grid before drawing anything
     start = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save)).start
     parts = [
@@ -120,18 +128,20 @@ def _batches(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     batch_size: int | None,
-) -> Iterator[tuple[Tensor, list[int], dict[str, Any]]]:
+) -> Iterator[tuple[Tensor, list[int], Conditions]]:
     """The starts of a run, at most `batch_size` at a time, with their sample ids and conditions."""
     if (shape is None) == (x is None):
         raise TypeError("give exactly one of shape= (samples from the prior) and x= (your own start)")
+    if x is not None and not isinstance(x, Tensor):
+        raise TypeError(f"x= must be a tensor of shape (B, ...), got {type(x).__name__}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
     whole = tuple(shape) if shape is not None else tuple(x.shape)  # type: ignore[union-attr]
     count = whole[0]
-    every = list(range(count)) if ids is None else [int(i) for i in ids]
+    every = list(range(count)) if ids is None else [index(i) for i in ids]
     if len(every) != count:
         raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
-    size = batch_size or max(count, 1)
+    size, conditions = batch_size or max(count, 1), Conditions.of(cond, count)
     for first in range(0, max(count, 1), size):
         rows = slice(first, first + size)
         if x is None:
@@ -140,7 +150,7 @@ def _batches(
             state = prior(problem.schedule, batch, t_start=start, seed=seed, ids=every[rows], **placed)
         else:
             state = x[rows].to(device=device, dtype=dtype)
-        yield state, every[rows], {k: v[rows] if is_per_sample(v, count) else v for k, v in cond.items()}
+        yield state, every[rows], conditions.of_rows(rows)
 
 
 def encode(
@@ -165,6 +175,13 @@ def encode(
     solver = resolve(solver)
     forward = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end))
     return solve(problem, solver, x, grid=forward.reversed(), **options)
+
+
+def _inside(schedule: Schedule, t: float) -> float:
+    lo, hi = schedule.domain
+    if not lo <= t <= hi:
+        raise ValueError(f"t = {t} is outside the domain [{lo!r}, {hi!r}] of {schedule!r}")
+    return float(t)
 
 
 def _falling(grid: Grid) -> Grid:

@@ -1,13 +1,12 @@
 """Arithmetic on states: batched tensors of shape (B, ...), with coefficients that are plain floats."""
 
-import sys
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Workspace", "per_sample", "row_mean"]
+__all__ = ["Workspace", "per_sample", "row_mean", "version"]
 
 
 def per_sample(value: Any, x: Tensor) -> Any:
@@ -21,7 +20,7 @@ def per_sample(value: Any, x: Tensor) -> Any:
 
 def row_mean(x: Tensor) -> Tensor:
     """The mean of each sample of `x` of shape (B, ...), shape (B,), summed in an order that does not depend on B."""
-    v = x.reshape(x.shape[0], -1)
+    v = x.flatten(1)
     size = v.shape[1]
     while v.shape[1] > 1:
         half = v.shape[1] // 2
@@ -34,8 +33,8 @@ class Workspace:
     """Sums `c_1 x_1 + c_2 x_2 + ...` of states, in memory that is used again once nobody holds it.
 
     A fresh tensor of 50 MB costs more in page faults than in arithmetic. So results live in a few buffers; one is
-    written again only when neither Python nor a torch view refers to it any longer, hence a caller may keep whatever he
-    was given. States that are no tensors, and tensors that carry gradients, take plain `+` and `*`.
+    written again only when no tensor refers to it any longer, hence a caller may keep whatever he was given. States
+    that are no tensors, and tensors that carry gradients, take plain `+` and `*`.
     """
 
     def __init__(self) -> None:
@@ -65,32 +64,32 @@ class Workspace:
         return out
 
     def _buffer(self, like: Tensor) -> Tensor:
-        for i in range(len(self._pool)):
-            if _uses(self._pool[i]) == _IDLE_USES:
-                buffer = self._pool[i]
-                if buffer.shape == like.shape and buffer.dtype == like.dtype:
-                    return buffer
-        buffer = torch.empty_like(like, memory_format=torch.contiguous_format)
-        self._pool.append(buffer)
-        return buffer
+        # A fresh alias each time: what autograd hung on the last one, a gradient or a hook, stays with it.
+        for base in self._pool:
+            if _storage_uses(base) == _IDLE_USES and base.shape == like.shape and base.dtype == like.dtype:
+                return base.detach()
+        base = torch.empty_like(like)
+        # states that a caller keeps are his: past a few the pool forgets them, rather than look at all each time
+        self._pool = [*self._pool[-_MOST_BUFFERS + 1 :], base]
+        return base.detach()
 
 
 def _has_grad(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _uses(buffer: Tensor) -> tuple[int, int]:
-    """How many times Python refers to the tensor, and torch, views included, to its memory."""
-    return sys.getrefcount(buffer), torch._C._storage_Use_Count(buffer.untyped_storage()._cdata)
+def version(value: Any) -> int:
+    """How often a tensor was written into, where torch keeps count."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
-def _uses_when_idle() -> tuple[int, int]:
-    pool = [torch.empty(1)]
-    return _uses(pool[0])
+def _storage_uses(base: Tensor) -> int:
+    """How many tensors share the memory of `base`, views and aliases included."""
+    return int(torch._C._storage_Use_Count(base.untyped_storage()._cdata))
 
 
-# Measured rather than known: how many references a call itself takes differs between versions of Python.
-_IDLE_USES = _uses_when_idle()
+_IDLE_USES = _storage_uses(torch.empty(1))
+_MOST_BUFFERS = 8
 
 
 def _plain_sum(c: float, x: Any, rest: list[tuple[float, Any]]) -> Any:

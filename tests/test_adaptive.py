@@ -107,3 +107,56 @@ def test_a_jump_of_the_network_ends_in_an_answer_not_a_hang():
     solution = sd.sample(flow, sd.RK45(1e-12, 1e-12), (2, 2), dtype=torch.float64, max_evaluations=3000)
     assert set(solution.status.tolist()) <= set(map(int, sd.Status)) - {sd.Status.RUNNING}
     assert np.all(solution.evaluations <= 3000)
+
+
+def test_a_sample_that_is_nan_from_the_first_leaves_the_others_right():
+    c = torch.ones(8, 1)
+    c[3] = torch.nan
+    model = sd.Denoiser(lambda x, t, c: 0.1 * x / c, SCHEDULE, sd.NoisePrediction())
+    solution = sd.sample(sd.ProbabilityFlow(model), sd.RK45(), (8, 2), cond={"c": c})
+    assert solution.status.tolist() == [0, 0, 0, sd.Status.NON_FINITE, 0, 0, 0, 0]
+    assert solution.bad[3] == (1.0, 1)
+
+
+def test_samples_that_all_fail_at_once_are_no_success():
+    model = sd.Denoiser(lambda x, t: x * 1e30, sd.EDM(), sd.DataPrediction())
+    assert not sd.sample(sd.ProbabilityFlow(model), sd.RK45(), (2, 2)).ok
+
+
+@pytest.mark.parametrize("coordinates", [*COORDINATES, sd.Angle(0.5)], ids=label)
+@pytest.mark.parametrize("schedule", [sd.VPLinear(), sd.VPCosine(), sd.SubVP()], ids=label)
+def test_short_runs_stay_inside_in_both_directions(schedule, coordinates):
+    flow = sd.ProbabilityFlow(EASY.denoiser(schedule))
+    for t_start, t_end in ((0.928221539648976, 0.8870421630849759), (0.02, 0.0100000001), (0.3, 0.3 - 1e-9)):
+        x = EASY.at(schedule, t_start).sample(3)
+        solver = sd.RK45(1e-6, 1e-6, coordinates)
+        sd.solve(flow, solver, x, t_start=t_start, t_end=t_end).check()
+        sd.encode(flow, solver, x, t_start=t_start, t_end=t_end).check()
+
+
+def test_save_times_close_together_cost_little_and_come_in_any_order():
+    flow = sd.ProbabilityFlow(EASY.denoiser(SCHEDULE))
+    x = EASY.at(SCHEDULE, 1.0).sample(3)
+    plain = sd.solve(flow, sd.RK45(1e-6, 1e-6), x, save=[0.5]).check()
+    close = sd.solve(flow, sd.RK45(1e-6, 1e-6), x, save=[0.5 - 1e-9, 0.5, np.nextafter(0.5, 0)]).check()
+    assert np.all(close.evaluations <= plain.evaluations + 24)
+    torch.testing.assert_close(close.states[0], close.states[1], rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"save time 2.0 is outside the run"):
+        sd.solve(flow, sd.RK45(), x, save=[2.0])
+    encoded = sd.encode(flow, sd.RK45(), x, save=np.array([0.5]))
+    assert encoded.states.shape == (1, 3, 2)
+
+
+def test_save_times_that_were_not_reached_are_nan():
+    flow = sd.ProbabilityFlow(EASY.denoiser(SCHEDULE))
+    solution = sd.sample(
+        flow, sd.RK45(1e-6, 1e-6), (4, 2), save=[0.9, 0.01], max_evaluations=26, batch_size=1, dtype=torch.float64
+    )
+    assert solution.states.shape == (2, 4, 2)
+    assert torch.isfinite(solution.states[0]).all() and torch.isnan(solution.states[1]).all()
+
+
+def test_pure_relative_tolerance_bears_a_zero():
+    flow = sd.ProbabilityFlow(sd.Gaussian((0.0, 0.0), (1.0, 1.0)).denoiser(SCHEDULE))
+    x = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    assert sd.solve(flow, sd.RK45(1e-3, 0.0), x).check().x[0, 0] == 0.0

@@ -17,7 +17,7 @@ X = torch.zeros(2, 2)
     [
         (lambda: sd.sample(FLOW, "dpm++2n", (2, 2), steps=5), ValueError, r"unknown solver 'dpm\+\+2n'; did you mean 'dpm\+\+2m'"),
         (lambda: sd.sample(FLOW, "rk45:rtoll=1e-3", (2, 2)), ValueError, "no option 'rtoll=1e-3'; did you mean 'rtol'"),
-        (lambda: sd.sample(FLOW, "rk45:rtol", (2, 2)), ValueError, "no option 'rtol'.*name=value"),
+        (lambda: sd.sample(FLOW, "rk45:rtol", (2, 2)), ValueError, "option 'rtol' of 'rk45' has no value"),
         (lambda: sd.sample(FLOW, "rk45:coordinates=angel", (2, 2)), ValueError, "unknown coordinates 'angel'; did you mean 'angle'"),
         (lambda: sd.sample(FLOW, 3, (2, 2), steps=5), TypeError, "solver must be a Solver or a name.*got 3"),
         (lambda: sd.sample(FLOW, sd.DDPM(), (2, 2), steps=5), TypeError, "DDPM.*solves ReverseSDE, not ProbabilityFlow"),
@@ -76,5 +76,5 @@ def test_a_denoiser_of_ones_own_that_returns_another_shape_is_refused():
         def __call__(self, t, x):
             return x, x[:, :1]
 
-    with pytest.raises(ValueError, match=r"denoiser returned shape \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"denoiser returned torch.float32 of shape \(2, 1\)"):
         sd.sample(sd.ProbabilityFlow(Odd()), sd.DDIM(), (2, 2), steps=3)

@@ -297,3 +297,137 @@ def test_times_within_two_ulps_of_an_end_are_clamped():
 
     sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.VPrediction())), Rounds(), (2, 2), steps=3, t_end=1e-3)
     assert seen[0] >= np.float32(1e-3)
+
+
+# -- what a fresh pair of eyes broke -------------------------------------------------------------------------------
+
+
+def test_a_network_may_take_gradients_by_its_input_and_leave_nothing_behind():
+    def by_backward(x, t):
+        with torch.enable_grad():
+            x.requires_grad_()
+            (0.05 * (x**2).sum()).backward()
+            return x.grad
+
+    def written_out(x, t):
+        return 0.1 * x
+
+    a, b = (
+        sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())), sd.DDIM(), (3, 2), steps=10).x
+        for net in (by_backward, written_out)
+    )
+    torch.testing.assert_close(a, b)
+    assert not a.requires_grad
+
+
+def test_a_network_that_writes_into_its_input_or_its_last_output_is_refused():
+    def into_input(x, t):
+        return x.mul_(0.1)
+
+    buffer = torch.zeros(3, 2)
+
+    def over_output(x, t):
+        return buffer.copy_(0.1 * x)
+
+    for net, words in ((into_input, "wrote into its input"), (over_output, "wrote over an output")):
+        flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction()))
+        with pytest.raises(ValueError, match=words):
+            sd.sample(flow, sd.DPMSolverPP(2), (3, 2), steps=5)
+
+
+def test_a_solver_that_stops_early_or_changes_the_state_is_found_out():
+    class Stops(sd.Solver):
+        def run(self, problem, x, grid, noise):
+            yield grid.times[1].item(), x
+
+    class Shrinks(sd.Solver):
+        def run(self, problem, x, grid, noise):
+            yield grid.end, x[:1]
+
+    solution = sd.sample(FLOW, Stops(), (3, 2), steps=5)
+    assert np.all(solution.status == sd.Status.STOPPED_EARLY)
+    with pytest.raises(sd.SolverError, match="stopped early at t = "):
+        solution.check()
+    with pytest.raises(ValueError, match=r"into torch.float32 of shape \(1, 2\)"):
+        sd.sample(FLOW, Shrinks(), (3, 2), steps=5)
+
+
+def test_shared_conditions_stay_shared_whatever_the_batch_size():
+    shapes = set()
+
+    def net(x, t, context):
+        shapes.add(tuple(context.shape))
+        return x * context.mean()
+
+    flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
+    for solver in ("ddim", "rk45"):
+        steps = {"steps": 3} if solver == "ddim" else {}
+        sd.sample(flow, solver, (6, 2), cond={"context": torch.full((3, 1), 0.1)}, batch_size=3, **steps).check()
+    assert shapes == {(3, 1)}
+
+
+def test_a_batch_of_none_is_a_solution_of_none():
+    for solver in ("ddim", "heun", "rk45"):
+        steps = {} if solver == "rk45" else {"steps": 3}
+        assert sd.sample(FLOW, solver, (0, 2), **steps).check().x.shape == (0, 2)
+
+
+def test_a_model_on_another_schedule_keeps_its_dtype_and_is_checked_before_it_is_called():
+    calls = []
+
+    class Net(torch.nn.Linear):
+        def forward(self, x, t):
+            calls.append(t)
+            return super().forward(x)
+
+    model = sd.Denoiser(Net(2, 2).double(), sd.VPDiscrete(), sd.NoisePrediction()).on(sd.VE()).on(sd.EDM())
+    with pytest.raises(ValueError, match=r"at t = 0.002 of EDM.*log-SNR 6.21461 is outside.*inside"):
+        sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (2, 2), steps=3)
+    assert not calls
+    assert sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (2, 2), steps=3, t_end=0.05).x.dtype == torch.float64
+
+
+def test_rectified_flow_runs_from_noise_to_data_in_time():
+    target, schedule = sd.Gaussian((0.3, -1.0), (0.5, 2.0)), sd.RectifiedFlow()
+    flow, x = sd.ProbabilityFlow(target.denoiser(schedule)), torch.randn(4, 2, dtype=torch.float64)
+    exact = target.flow(schedule, 1.0, 0.0, x)
+    errors = [
+        float((sd.solve(flow, "rk4", x, steps=n, t_start=1.0, t_end=0.0).x - exact).abs().max()) for n in (20, 40)
+    ]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.3)
+    assert sd.SubVP().d_sigma(0.0) == pytest.approx(0.1) and sd.VPLinear().d_sigma(0.0) == np.inf
+
+
+def test_times_of_any_numeric_kind_reach_the_network_one_per_sample():
+    seen = []
+    model = sd.Denoiser(lambda x, t: seen.append(t) or x, SCHEDULE, sd.NoisePrediction())
+    for t in (1, np.float32(0.5), np.array(0.5), torch.tensor(0.5), [0.5, 0.5]):
+        model(t, torch.zeros(2, 3))
+    assert all(t.shape == (2,) for t in seen)
+    with pytest.raises(ValueError, match=r"times of shape \(3,\) for 2 samples"):
+        model([0.1, 0.2, 0.3], torch.zeros(2, 3))
+
+
+def test_a_users_class_cannot_break_or_take_over_a_name():
+    import dataclasses
+
+    from scorediff import registry
+
+    @dataclasses.dataclass(frozen=True)
+    class Needy(sd.Solver):
+        theta: float
+
+        def run(self, problem, x, grid, noise):
+            yield grid.end, x
+
+    DDIM = type("DDIM", (ExplicitMidpoint,), {"__doc__": "Not ours."})
+    assert type(registry.parse(sd.Solver, "ddim")) is sd.DDIM is not DDIM
+    assert "needy" not in registry.names(sd.Solver)
+
+
+def test_a_grid_survives_pickle_and_copy():
+    import copy
+    import pickle
+
+    grid = sd.Grid([1.0, 0.5, 0.1])
+    assert pickle.loads(pickle.dumps(grid)) == copy.deepcopy(grid) == grid

@@ -51,6 +51,12 @@ class Schedule(ABC):
                 f"{self!r} has the empty time domain [{lo}, {hi}]: it wants finite ends with t_min < t_max"
             )
         t = np.linspace(lo, hi, 1025)
+        for name in ("alpha", "sigma"):
+            shape = np.shape(getattr(self, name)(t))
+            if shape != t.shape:
+                raise ValueError(
+                    f"{name}(t) of {self!r} has shape {shape} for times of shape {t.shape}: use 0 * t + 1 for 1"
+                )
         log_snr = self.log_snr(t)
         if not np.all(np.isfinite(log_snr[1:-1])) or np.isnan(log_snr).any():
             bad = t[1:-1][~np.isfinite(log_snr[1:-1])]
@@ -103,10 +109,10 @@ class Schedule(ABC):
 
     def d_sigma(self, t: Times) -> Any:
         """`d sigma / dt` (infinite where sigma falls to 0 like a square root)."""
+        # where sigma is 0 and its square is not flat, its slope is infinite
+        steep = (np.asarray(self.sigma(t)) == 0) & (np.abs(self._d_sigma2(t)) > 1e-30)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(
-                np.asarray(self.sigma(t)) > 0, derivative(self.sigma, t), np.divide(self._d_sigma2(t), 0.0)
-            )[()]
+            return np.where(steep, np.inf, derivative(self.sigma, t))[()]
 
     def f(self, t: Times) -> Any:
         """Drift coefficient of the forward SDE `dx = f x dt + g dw`."""

@@ -29,7 +29,7 @@ def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
         raise ValueError(f"rtol = {solver.rtol}, atol = {solver.atol}: tolerances must be finite and not negative")
     if max(solver.rtol, solver.atol) < least:
         raise ValueError(
-            f"rtol = {solver.rtol:.3g}, atol = {solver.atol:.3g} are under what {dtype} can hold ({least:.1g}): "
+            f"rtol = {solver.rtol:.3g}, atol = {solver.atol:.3g} are under what {dtype} can hold ({least:.2g}): "
             "loosen one, or use float64"
         )
 
@@ -71,11 +71,11 @@ class RK45(Solver):
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         self.coordinates.check(problem.schedule, grid.start, grid.end)
         check_tolerance(self, dtype)
-        if self.max_evaluations < 1:
-            raise ValueError(f"max_evaluations = {self.max_evaluations}: at least 1 is needed")
+        if self.max_evaluations < 2:
+            raise ValueError(f"max_evaluations = {self.max_evaluations}: the first step alone takes 2")
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        moved = Field(Door.before(problem, x, grid), self.coordinates)
+        moved = Field(Door.before(problem, x, grid), self.coordinates)  # a bare problem has no door yet
         ends = grid.times[1:]
         y = moved.enter(grid.start, x)
         k = moved.drift_at(grid.start, y)
@@ -83,6 +83,7 @@ class RK45(Solver):
         walk.h[:] = self._first_step(moved, walk, y, k)
         walk.evaluations += 2
         walk.fail(~np.isfinite(walk.h), Status.NON_FINITE)
+        yield walk.step(x)
         while (rows := np.flatnonzero(walk.status == Status.RUNNING)).size:
             walk.fail(rows[walk.evaluations[rows] + 6 > self.max_evaluations], Status.BUDGET_EXHAUSTED)
             step = np.abs(walk.h)
@@ -92,7 +93,7 @@ class RK45(Solver):
                 h, t_to, lands = walk.propose(rows, ends)
                 whole = rows.size == y.shape[0]
                 new_y, new_k, error = self._attempt(
-                    moved, walk.t[rows], t_to, walk.s[rows], h, y if whole else y[rows], k if whole else k[rows], rows
+                    walk, t_to, h, y if whole else y[rows], k if whole else k[rows], rows
                 )
                 good = walk.judge(rows, h, t_to, lands, error, ends)
                 if good.all() and whole:
@@ -108,38 +109,33 @@ class RK45(Solver):
         span = np.abs(walk.goal - walk.s)
         with np.errstate(divide="ignore", invalid="ignore"):
             h = np.where((size < 1e-5) | (slope < 1e-5), 1e-6 * span, 0.01 * size / slope)
-        h = np.minimum(h, span) * np.sign(walk.goal - walk.s)
+        h = np.where(np.isfinite(h), np.minimum(h, span), 1e-6 * span) * np.sign(walk.goal - walk.s)
         trial = y + k * per_sample(h, y)
-        bend = self._norm(moved.drift_at(moved.time(walk.s + h), trial) - k, y) / np.abs(h)
-        worst = np.maximum(slope, bend)
-        with np.errstate(divide="ignore"):
+        bend = self._norm(moved.drift_at(walk.time(walk.s + h), trial) - k, y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worst = np.maximum(slope, bend / np.abs(h))
             longer = np.where(worst <= 1e-15, np.maximum(1e-6 * span, np.abs(h) * 1e-3), (0.01 / worst) ** (1 / 5))
         return np.minimum(np.minimum(100 * np.abs(h), longer), span) * np.sign(h)
 
     def _attempt(
-        self,
-        moved: Field,
-        t: np.ndarray,
-        t_to: np.ndarray,
-        s: np.ndarray,
-        h: np.ndarray,
-        y: Tensor,
-        k: Tensor,
-        rows: np.ndarray,
+        self, walk: "_Walk", t_to: np.ndarray, h: np.ndarray, y: Tensor, k: Tensor, rows: np.ndarray
     ) -> tuple[Tensor, Tensor, np.ndarray]:
-        """One step from `s` by `h`: the state and slope there, and the error in units of the tolerance."""
+        """One step of `rows` by `h`: the state and slope there, and the error in units of the tolerance."""
         work, tableau, column = Workspace(), self.tableau, per_sample(h, y)
         slopes = [k]
         new = y
         for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
             new = y + work.combine(*zip(row, slopes, strict=True)) * column
-            slopes.append(moved.drift_at(t_to if c == 1 else moved.time(s + c * h), new, rows=rows))
+            at = t_to if c == 1 else walk.time(walk.s[rows] + c * h)
+            slopes.append(walk.moved.drift_at(at, new, rows=rows))
         error = work.combine(*zip(tableau.error, slopes, strict=True)) * column
         return new, slopes[-1], self._norm(error, torch.maximum(y.abs(), new.abs()))
 
     def _norm(self, v: Tensor, scale: Tensor) -> np.ndarray:
-        """RMS per sample of `v / (atol + rtol |scale|)`, on the host."""
-        return np.sqrt(row_mean((v / (self.atol + self.rtol * scale.abs())) ** 2).double().cpu().numpy())
+        """RMS per sample of `v / (atol + rtol |scale|)`, on the host; in half precision its squares would overflow."""
+        wide = torch.promote_types(v.dtype, torch.float32)
+        allowed = (self.atol + self.rtol * scale.abs().to(wide)).clamp_min(torch.finfo(wide).tiny)
+        return np.sqrt(row_mean((v.to(wide) / allowed) ** 2).double().cpu().numpy())
 
 
 @dataclass
@@ -147,6 +143,7 @@ class _Walk:
     """Where each sample of a run is: arrays of shape (B,), the local state of one `run`."""
 
     moved: Field
+    ends: tuple[float, float]
     t: np.ndarray
     s: np.ndarray
     h: np.ndarray
@@ -167,6 +164,7 @@ class _Walk:
         counts = [np.full(batch, int(n)) for n in (Status.RUNNING, 0, 0, 0)]
         return cls(
             moved,
+            (min(grid.start, grid.end), max(grid.start, grid.end)),
             filled(grid.start),
             filled(start),
             filled(0.0),
@@ -175,6 +173,10 @@ class _Walk:
             filled(0.0),
             *counts,
         )
+
+    def time(self, s: np.ndarray) -> np.ndarray:
+        """Times at the clock readings `s`, kept inside the run where rounding would leave it."""
+        return np.clip(self.moved.time(s), *self.ends)
 
     def fail(self, which: np.ndarray, status: Status) -> None:
         self.status[which] = status
@@ -186,7 +188,7 @@ class _Walk:
         # the last step of a leg takes all that is left; the one before it, half of it rather than leave a crumb
         lands = np.abs(h) * 1.01 >= np.abs(left)
         h = np.where(lands, left, np.where(2 * np.abs(h) > np.abs(left), left / 2, h))
-        t_to = np.where(lands, ends[self.leg[rows]], self.moved.time(self.s[rows] + h))
+        t_to = np.where(lands, ends[self.leg[rows]], self.time(self.s[rows] + h))
         return h, t_to, lands
 
     def judge(
@@ -199,7 +201,11 @@ class _Walk:
         good = error <= 1
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.clip(_SAFETY * error ** (-1 / 5), _SHRINK, _GROW)
-        self.h[rows] = np.where(np.isfinite(error), h * np.where(good, factor, np.minimum(factor, 1.0)), h)
+        longer = h * np.where(good, factor, np.minimum(factor, 1.0))
+        # a step cut short to land says nothing against the step it was cut from
+        uncut = self.h[rows]
+        longer = np.where(good & (np.abs(h) < np.abs(uncut)) & (np.abs(longer) < np.abs(uncut)), uncut, longer)
+        self.h[rows] = np.where(np.isfinite(error), longer, h)
         self.accepted[rows] += good
         self.rejected[rows] += ~good
         moved = rows[good]

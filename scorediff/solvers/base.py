@@ -26,6 +26,7 @@ class Status(IntEnum):
     BUDGET_EXHAUSTED = 1
     STEP_UNDERFLOW = 2
     NON_FINITE = 3
+    STOPPED_EARLY = 4
 
 
 class Step(NamedTuple):
@@ -81,7 +82,7 @@ class Solver(ABC):
 
     @property
     def order(self) -> int | None:
-        """The order of its error at t_end on the probability flow; None where it does not solve it."""
+        """The order of its error at t_end on the probability flow; None where it declares none."""
         return None
 
     @property

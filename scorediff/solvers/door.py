@@ -13,7 +13,7 @@ from scorediff.grids import Grid
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
-__all__ = ["Door", "is_per_sample"]
+__all__ = ["Conditions", "Door"]
 
 
 class Door:
@@ -26,12 +26,14 @@ class Door:
     """
 
     def __init__(self, denoiser: DenoiserLike, x: Tensor, grid: Grid, cond: Mapping[str, Any]) -> None:
-        self._denoiser, self._cond, self._batch = denoiser, dict(cond), x.shape[0]
+        self._denoiser, self._cond, self._batch = denoiser, Conditions.of(cond, x.shape[0]), x.shape[0]
+        if hasattr(denoiser, "check"):
+            denoiser.check(grid.start, grid.end)
         self._lo, self._hi = sorted((grid.start, grid.end))
-        self._slack = 2 * torch.finfo(x.dtype).eps * max(abs(self._lo), abs(self._hi))
+        self._ulps = 2 * torch.finfo(x.dtype).eps
         self._inner = tuple(range(1, x.ndim))
         self._wide = torch.promote_types(x.dtype, torch.float32)
-        self._watched: list[tuple[Any, Any, Tensor]] = []
+        self._watched: list[tuple[int, Any, Any, Tensor]] = []
         self._whole = 0
         self._partial = np.zeros(self._batch, dtype=np.int64)
         self.calls = self.rows = 0
@@ -55,40 +57,40 @@ class Door:
     def __call__(self, t: Any, x: Tensor, rows: np.ndarray | None = None) -> Sequence[Tensor]:
         if not (isinstance(t, float) and self._lo <= t <= self._hi):
             t = self._inside(t)
-        cond = self._cond
+        cond: Mapping[str, Any] = self._cond
         if rows is None:
             self._whole += 1
         else:
             self._partial[rows] += 1
-            cond = {k: v[rows] if is_per_sample(v, self._batch) else v for k, v in cond.items()}
+            cond = self._cond.of_rows(rows)
         self.calls += 1
         self.rows += x.shape[0]
         reading = self._denoiser(t, x, **cond)
         if isinstance(reading, Reading):  # made by a Denoiser, which has looked at its shape
-            self._watched.append((t, rows, self._row_sums(reading.output)))
+            self._watched.append((self.calls, t, rows, self._row_sums(reading.output)))
             return reading
-        for part in reading:
-            if part.shape != x.shape:
-                raise ValueError(
-                    f"the denoiser returned shape {tuple(part.shape)} for a state of shape {tuple(x.shape)}"
-                )
-            self._watched.append((t, rows, self._row_sums(part)))
-        return reading
+        data, noise = reading
+        for part in (data, noise):
+            if not isinstance(part, Tensor) or part.shape != x.shape or part.dtype != x.dtype:
+                what = f"{part.dtype} of shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(f"the denoiser returned {what} for a state of {x.dtype} of shape {tuple(x.shape)}")
+            self._watched.append((self.calls, t, rows, self._row_sums(part)))
+        return data, noise
 
     def first_bad(self, x: Tensor) -> dict[int, tuple[float, int] | None]:
         """Per sample that is not finite in `x` or in a reading: the time and number of its first bad evaluation, if one
         was.
         """
-        sums = torch.cat([self._row_sums(x), *(s for _, _, s in self._watched)])
+        sums = torch.cat([self._row_sums(x), *(s for *_, s in self._watched)])
         finite = torch.isfinite(sums).cpu().numpy()
         if finite.all():
             return {}
         bad: dict[int, tuple[float, int] | None] = {int(i): None for i in np.flatnonzero(~finite[: self._batch])}
-        parts_per_call = len(self._watched) // self.calls if self.calls else 1
-        start, count = self._batch, np.zeros(self._batch, dtype=np.int64)
-        for k, (t, rows, s) in enumerate(self._watched):
+        start, count, counted = self._batch, np.zeros(self._batch, dtype=np.int64), 0
+        for call, t, rows, s in self._watched:
             rows = np.arange(self._batch) if rows is None else rows
-            count[rows] += k % parts_per_call == 0
+            count[rows] += call > counted  # data and noise of one call are one evaluation
+            counted = call
             for j in np.flatnonzero(~finite[start : start + len(s)]):
                 i = int(rows[j])
                 if bad.get(i) is None:
@@ -101,16 +103,30 @@ class Door:
         return (x.detach() if torch.is_grad_enabled() else x).sum(self._inner, dtype=self._wide)
 
     def _inside(self, t: Any) -> Any:
-        lo, hi, slack = self._lo, self._hi, self._slack
-        if isinstance(t, float):
-            outside = not lo - slack <= t <= hi + slack
-        else:
-            outside = not np.all((t >= lo - slack) & (t <= hi + slack))
-        if outside:
+        lo, hi = self._lo, self._hi
+        times = np.asarray(t.cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
+        if not np.all((times >= lo - self._ulps * abs(lo)) & (times <= hi + self._ulps * abs(hi))):
             raise ValueError(f"the solver asked for the network at t = {t}, outside the run's [{lo!r}, {hi!r}]")
-        return min(max(t, lo), hi) if isinstance(t, float) else np.clip(t, lo, hi)
+        times = np.clip(times, lo, hi)
+        return times if times.ndim else float(times)
 
 
-def is_per_sample(value: Any, batch: int) -> bool:
-    """Is this condition one row per sample? A tensor of leading dimension B is."""
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
+class Conditions(dict[str, Any]):
+    """What goes to the network besides `t` and `x`; a tensor of leading dimension B is one row per sample."""
+
+    per_sample: frozenset[str]
+
+    @classmethod
+    def of(cls, cond: Mapping[str, Any] | None, batch: int) -> "Conditions":
+        """`cond` for a batch, or as it is where that is decided: a part may be as long as something shared is."""
+        if isinstance(cond, cls):
+            return cond
+        made = cls(cond or {})
+        made.per_sample = frozenset(k for k, v in made.items() if isinstance(v, Tensor) and v.shape[:1] == (batch,))
+        return made
+
+    def of_rows(self, rows: Any) -> "Conditions":
+        """The conditions of some samples, given by a slice or an array of indices."""
+        made = Conditions({k: v[rows] if k in self.per_sample else v for k, v in self.items()})
+        made.per_sample = self.per_sample
+        return made

@@ -23,7 +23,7 @@ from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver
-from scorediff.states import Workspace
+from scorediff.states import Workspace, version
 
 __all__ = [
     "DDIM",
@@ -84,17 +84,20 @@ class Exponential(Solver):
         columns = [np.broadcast_to(c, nodes.h.shape).tolist() for c in self.update(nodes, problem.eta)]
         clock = np.asarray(problem.schedule.log_snr(grid.times)).tolist()
         work, looks_back = Workspace(), any(columns[-1])
-        last: list[tuple[float, Any]] = []
+        last: list[tuple[float, Any, int]] = []
         for (t, s), (a, b), step in zip(grid.pairs(), pairwise(clock), zip(*columns, strict=True), strict=True):
             on_x, on_data, on_noise, on_fresh, on_last = step
             reading = problem.denoiser(t, x)
             terms = _terms(reading, on_data, on_noise)
             if on_last:
-                terms += [(on_last * c, v) for c, v in last]
+                if any(version(v) != written for _, v, written in last):
+                    raise ValueError("the network wrote over an output it had returned: let it return a copy")
+                terms += [(on_last * c, v) for c, v, _ in last]
             if on_fresh:
                 terms.append((on_fresh, noise(a, b)))
             if looks_back:
-                last = [(c, v) for c, v in _terms(reading, 1.0 - self.remembers, 1.0 * self.remembers) if c]
+                kept = _terms(reading, 1.0 - self.remembers, 1.0 * self.remembers)
+                last = [(c, v, version(v)) for c, v in kept if c]
             x = work.combine((on_x, x), *terms)
             yield s, x
 
@@ -118,8 +121,12 @@ class DDIM(Exponential):
 
     def update(self, nodes: Nodes, eta: float) -> Update:
         # c = eta sigma_1 sqrt(1 - e^(-2h)), x_1 = alpha_1 D + sqrt(sigma_1^2 - c^2) E + c z
-        c = eta * nodes.sigma_1 * np.sqrt(-np.expm1(-2 * nodes.h)) if eta else 0.0
-        return Update(data=nodes.alpha_1, noise=np.sqrt(nodes.sigma_1**2 - np.square(c)), fresh=c)
+        if not eta:
+            return Update(data=nodes.alpha_1, noise=nodes.sigma_1)
+        c = eta * nodes.sigma_1 * np.sqrt(-np.expm1(-2 * nodes.h))
+        # sigma_1^2 - c^2 without the subtraction
+        rest = nodes.sigma_1 * np.sqrt((1 - eta**2) + eta**2 * np.exp(-2 * nodes.h))
+        return Update(data=nodes.alpha_1, noise=rest, fresh=c)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         super().check(problem, grid, dtype)

@@ -65,7 +65,7 @@ class _RungeKutta(Solver):
             for c, row in zip(tableau.c, tableau.a, strict=True):
                 stage = work.combine((1.0, y), *((h * a, k) for a, k in zip(row, slopes, strict=True)))
                 # grid nodes are passed on as they are, not through the clock and back
-                at = t if c == 0 else s if c == 1 else moved.time(start + c * h)
+                at = t if c == 0 else s if c == 1 else min(max(moved.time(start + c * h), min(t, s)), max(t, s))
                 slopes.append(moved.drift_at(at, stage))
             y = work.combine((1.0, y), *((h * b, k) for b, k in zip(tableau.b, slopes, strict=True)))
             yield s, moved.leave(s, y)

@@ -16,6 +16,7 @@ _WAYS_OUT = {
     Status.BUDGET_EXHAUSTED: "raise max_evaluations or loosen the tolerance",
     Status.STEP_UNDERFLOW: "loosen the tolerance, or use float64",
     Status.NON_FINITE: "look at the network there",
+    Status.STOPPED_EARLY: "the solver's run must yield until the end of its grid",
 }
 
 
@@ -70,7 +71,7 @@ class Solution:
             where = f"first at t = {t:.6g}, evaluation {number}"
         others = f" (and {failed.size - 1} more of {self.status.size})" if failed.size > 1 else ""
         words = status.name.lower().replace("_", " ")
-        raise SolverError(f"sample {i}{others}: {words} {where}: {_WAYS_OUT.get(status, 'the solver stopped early')}")
+        raise SolverError(f"sample {i}{others}: {words} {where}: {_WAYS_OUT[status]}")
 
 
 def merged(parts: Sequence[Solution]) -> Solution:
@@ -96,6 +97,10 @@ def merged(parts: Sequence[Solution]) -> Solution:
         states=torch.cat(states, dim=1) if states else None,
         x_end=torch.cat([p.x_end for p in parts]),
         bad=bad,
-        settings={**parts[0].settings, "ids": [i for p in parts for i in p.settings["ids"]]},
+        settings={
+            **parts[0].settings,
+            "ids": [i for p in parts for i in p.settings["ids"]],
+            "shape": [offset, *parts[0].settings["shape"][1:]],
+        },
         **arrays,
     )

@@ -13,12 +13,13 @@ from scorediff import registry
 from scorediff.grids import Grid, Spacing
 from scorediff.noise import IndependentNoise, Noise
 from scorediff.problems import Problem, ReverseSDE
-from scorediff.solvers.base import Solver, Status, Step
+from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
+from scorediff.solvers.record import Record
 from scorediff.solvers.solution import Solution
 from scorediff.solvers.terminal import Terminal
 
-__all__ = ["resolve", "run_grid", "solve"]
+__all__ = ["check_problem", "resolve", "run_grid", "solve"]
 
 
 def solve(
@@ -55,7 +56,8 @@ def solve(
     in the solution's status: `Solution.check()` raises it.
     """
     solver = resolve(solver)
-    _check_state(problem, solver, x)
+    check_problem(problem, solver)
+    _check_state(x)
     if max_evaluations is not None:
         solver = _with_budget(solver, max_evaluations)
     grid = run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save)
@@ -67,19 +69,18 @@ def solve(
     watched = Door.before(problem, x, grid, cond)
     door = cast(Door, watched.denoiser)
     increments = noise(seed, x, ids)
-    record = _Record(solver, x, grid, save)
+    record = Record(x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
         for step in solver.run(watched, x, grid, increments):
             record(step)
             advance(1)
             if callback is not None:
                 callback(Step(*step))
-        x_end = record.x
-        sample = x_end if terminal is None else terminal(watched, grid.end, x_end)
+        sample = record.x if terminal is None else terminal(watched, grid.end, record.x)
     bad = door.first_bad(sample)
-    settings = _settings(problem, solver, x, grid, seed, increments, terminal)
-    settings["spacing"] = registry.to_dict((spacing or solver.spacing) if steps else None)
-    return record.solution(sample, x_end, door, bad, settings)
+    settings = _settings(problem, solver, x, grid, increments, terminal)
+    settings.update(spacing=registry.to_dict((spacing or solver.spacing) if steps else None), cond=sorted(cond or {}))
+    return record.solution(sample, door, bad, settings)
 
 
 def resolve(solver: Solver | str) -> Solver:
@@ -91,15 +92,19 @@ def resolve(solver: Solver | str) -> Solver:
     return solver
 
 
-def _check_state(problem: Problem, solver: Solver, x: Tensor) -> None:
+def check_problem(problem: Problem, solver: Solver) -> None:
+    """Raise TypeError for a problem that the solver does not solve."""
     if not isinstance(problem, solver.solves):
         wanted = " or ".join(kind.__name__ for kind in solver.solves)
         raise TypeError(f"{solver!r} solves {wanted}, not {type(problem).__name__}")
+
+
+def _check_state(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
         what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"the state must be a floating tensor of shape (B, ...), got {what}")
     if x.device.type == "cpu":  # elsewhere this would read the device; there the status tells
-        bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(1).nonzero()
+        bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero()
         if len(bad):
             raise ValueError(f"sample {int(bad[0])} of the start is not finite")
 
@@ -132,8 +137,8 @@ def run_grid(
         if save is True:
             raise TypeError(f"{solver!r} has no common steps to save: give save= a list of times")
         if grid is None:
-            ends = (schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end)
-            grid = Grid([ends[0], *(t for t in save or () if t not in ends), ends[1]])
+            grid = (schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end)
+        grid = _with_times(grid, [] if save is False else save)
     elif (steps is None) == (grid is None):
         raise TypeError(f"{solver!r} runs on a fixed grid: give exactly one of steps= and grid=")
     elif steps is not None:
@@ -148,63 +153,15 @@ def run_grid(
     return grid
 
 
-class _Record:
-    """The last step of a run, per-sample counts, and the states at the times to be saved."""
-
-    def __init__(self, solver: Solver, x: Tensor, grid: Grid, save: bool | Sequence[float]) -> None:
-        self._batch, self._adaptive, self.x = x.shape[0], solver.adaptive, x
-        self._steps = 0
-        wanted = grid.times if save is True else np.asarray(save or [], dtype=np.float64)
-        missing = wanted[~np.isin(wanted, grid.times)]
-        if missing.size:
-            raise ValueError(
-                f"save time {float(missing[0])!r} is no node of the grid: add it to grid=, or save=True for every node"
-            )
-        self._times = wanted
-        self._states: dict[float, Tensor] = {}
-        self._last: tuple[Any, ...] = (grid.start, x)
-        self._keep(grid.start, x)
-
-    def __call__(self, step: tuple[Any, ...]) -> None:
-        self._steps += 1
-        self.x, self._last = step[1], step
-        if len(self._times):
-            self._keep(step[0], step[1])
-
-    def _keep(self, t: Any, x: Tensor) -> None:
-        for wanted in self._times:
-            if isinstance(t, float):
-                if t == wanted:
-                    self._states[wanted] = x
-            elif np.any(t == wanted):
-                here = torch.from_numpy(np.asarray(t == wanted)).to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
-                kept = self._states.get(wanted, torch.full_like(x, float("nan")))
-                self._states[wanted] = torch.where(here, x, kept)
-
-    def solution(self, x: Tensor, x_end: Tensor, door: Door, bad: dict[int, Any], settings: dict[str, Any]) -> Solution:
-        step = Step(*self._last)
-        status = np.zeros(self._batch, dtype=np.int64) if step.status is None else np.array(step.status)
-        status[list(bad)] = Status.NON_FINITE
-        count = {
-            name: np.full(self._batch, default) if value is None else np.array(value)
-            for name, value, default in (("accepted", step.accepted, self._steps), ("rejected", step.rejected, 0))
-        }
-        states = [self._states[t] for t in self._times.tolist() if t in self._states]
-        return Solution(
-            x=x,
-            t=np.broadcast_to(np.asarray(step.t, dtype=np.float64), (self._batch,)).copy(),
-            status=status,
-            evaluations=door.evaluations,
-            calls=door.calls,
-            rows=door.rows,
-            error=step.error,
-            times=self._times,
-            states=torch.stack(states) if states else None,
-            x_end=x_end,
-            bad=bad,
-            settings=settings,
-            **count,
-        )
+def _with_times(grid: Grid | Sequence[float], save: Sequence[float]) -> Grid:
+    """The grid with the times to be saved among its own. Raises ValueError for one outside it."""
+    grid = grid if isinstance(grid, Grid) else Grid(grid)
+    lo, hi = sorted((grid.start, grid.end))
+    for t in save:
+        if not lo <= t <= hi:
+            raise ValueError(f"save time {float(t)!r} is outside the run, [{lo!r}, {hi!r}]")
+    times = np.unique([*grid.times, *save])
+    return Grid(times if grid.end > grid.start else times[::-1])
 
 
 def _settings(
@@ -212,7 +169,6 @@ def _settings(
     solver: Solver,
     x: Tensor,
     grid: Grid,
-    seed: int,
     noise: Noise,
     terminal: Terminal | None,
 ) -> dict[str, Any]:
@@ -220,8 +176,11 @@ def _settings(
         "solver": solver.to_dict(),
         "problem": {"type": type(problem).__name__, "eta": problem.eta},
         "schedule": registry.to_dict(problem.schedule),
+        "denoiser": type(problem.denoiser).__name__,
+        "prediction": registry.to_dict(getattr(problem.denoiser, "prediction", None)),
+        "time": registry.to_dict(getattr(problem.denoiser, "time", None)),
         "grid": grid.times.tolist(),
-        "seed": seed,
+        "seed": noise.seed,
         "ids": list(noise.ids),
         "noise": type(noise).__name__,
         "terminal": registry.to_dict(terminal),
