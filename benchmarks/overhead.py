@@ -3,9 +3,9 @@
 Timed is the whole public call: `scorediff.solve` with its finite check and without progress bar; a diffusers
 scheduler's `set_timesteps` and the loop of `step`; k-diffusion's function with its own sigmas. The network is a
 function that hands out two tensors in turn, made beforehand; what its calls take (0.1 us) is subtracted. A run of
-`steps` and one of a fifth of them (at least 4) give the slope, the time of one more step, and the intercept, the
-set-up of a run; "whole/step" is the long run over its steps, set-up included. Each number is the best of `--repeat`
-medians, taken in turn over all samplers.
+`steps` and one of a fifth of them, at least 4, give the slope, the time of one more step, and the intercept, the set-up
+of a run; "whole/step" is the long run over its steps, set-up included. Each number is the best of `--repeat` medians,
+taken in turn over all samplers.
 
 The floor is what one step has to move at the least: three operations into a buffer that is used again. Next to it
 stand the same three into fresh tensors.

@@ -127,9 +127,13 @@ class Spacing(ABC):
                 f"a run from t_start = {t_start:.6g} to t_end = {t_end:.6g} wants "
                 f"{lo:.6g} <= t_end < t_start <= {hi:.6g}"
             )
-        times = np.array(self.times(schedule, t_start, t_end, int(steps)), dtype=np.float64)
-        times[0], times[-1] = t_start, t_end
-        return Grid(times)
+        try:
+            with np.errstate(all="ignore"):
+                times = np.array(self.times(schedule, t_start, t_end, int(steps)), dtype=np.float64)
+            times[0], times[-1] = t_start, t_end
+            return Grid(times)
+        except (ValueError, ArithmeticError) as error:
+            raise ValueError(f"{self!r} makes no grid of {steps} steps: {error}") from error
 
     @abstractmethod
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
@@ -261,8 +265,10 @@ class Times(Spacing):
     inner: tuple[float, ...] = ()
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
-        if self.inner and steps != len(self.inner) + 1:
-            raise ValueError(f"{len(self.inner)} inner times make {len(self.inner) + 1} steps, not {steps}")
+        if not isinstance(self.inner, tuple) or steps != len(self.inner) + 1:
+            raise ValueError(
+                f"steps = {steps} wants {steps - 1} inner times between the ends, in a tuple; got {self.inner}"
+            )
         return np.array([t_start, *self.inner, t_end])
 
 

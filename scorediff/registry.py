@@ -73,6 +73,7 @@ def parse(base: type[T], text: str) -> T:
     """
     name, _, options = text.partition(":")
     known = names(base)
+    name = name if name in known else name.lower()
     if name not in known:
         hint = nearest(name, known) or f"; known: {', '.join(sorted(known))}"
         raise ValueError(f"unknown {kebab(base.__name__)} {name!r}{hint}")
@@ -86,7 +87,7 @@ def parse(base: type[T], text: str) -> T:
         if key not in fields:
             listed = ", ".join(sorted(fields)) or "none"
             raise ValueError(
-                f"{name!r} has no option {option!r}{nearest(key, fields) or '; options: ' + listed} (as name=value)"
+                f"{name!r} has no option {key!r}{nearest(key, fields) or '; options: ' + listed} (as name=value)"
             )
         changes[key] = _value(typing.get_type_hints(type(made)).get(key), value)
     return dataclasses.replace(made, **changes)

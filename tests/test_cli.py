@@ -99,7 +99,7 @@ def test_the_problem_is_the_one_that_the_solver_solves(here, line, problem, eta)
     "line, words",
     [
         ("sample --solver dpm++2n", "did you mean 'dpm++2m'"),
-        ("sample --solver ddim:sdeps=3", "no option 'sdeps=3'"),
+        ("sample --solver ddim:sdeps=3", "no option 'sdeps'"),
         ("sample --solver rk45:rtl=1e-3", "did you mean 'rtol'"),
         ("sample --schedule vp-liner", "did you mean 'vp-linear'"),
         ("sample --spacing karas", "did you mean 'karras'"),

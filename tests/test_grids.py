@@ -88,7 +88,11 @@ def test_a_grid_cannot_be_changed():
         (lambda: sd.UniformTime()(sd.VPLinear(), 5, t_start=0.2, t_end=0.4), ValueError, "t_end = 0.4"),
         (lambda: sd.UniformLogSNR()(sd.RectifiedFlow(), 5, t_start=1.0), ValueError, "infinite at t = 1.*UniformAngle"),
         (lambda: sd.Subsequence()(sd.VPDiscrete(), 1000), ValueError, "at most 999 fit"),
-        (lambda: sd.Times((0.5,))(sd.VPLinear(), 5), ValueError, "make 2 steps, not 5"),
+        (lambda: sd.Times((0.5,))(sd.VPLinear(), 5), ValueError, "steps = 5 wants 4 inner times"),
+        (lambda: sd.Times()(sd.VPLinear(), 12), ValueError, "wants 11 inner times"),
+        (lambda: sd.Karras(rho=0.0)(sd.VPLinear(), 5), ValueError, r"Karras\(rho=0.0\) makes no grid of 5 steps"),
+        (lambda: sd.UniformAngle(data_std=0.0)(sd.VPLinear(), 5), ValueError, r"UniformAngle\(data_std=0.0\) makes no"),
+        (lambda: sd.Beta(a=0.0)(sd.VPLinear(), 5), ValueError, r"Beta\(a=0.0, b=0.6\) makes no grid"),
     ],
 )
 def test_a_grid_that_cannot_be_one_is_refused_with_the_reason(make, error, word):

@@ -45,6 +45,13 @@ class Schedule(ABC):
         return self.domain[0]
 
     def __post_init__(self) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                self._check()
+        except ArithmeticError as error:
+            raise ValueError(f"{self!r} cannot be computed ({error}): its parameters make no schedule") from error
+
+    def _check(self) -> None:
         lo, hi = self.domain
         if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
             raise ValueError(

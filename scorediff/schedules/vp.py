@@ -147,6 +147,21 @@ class VPDiscrete(_VariancePreserving):
         """How many derivatives of `alpha` are continuous."""
         return self._splines[2]
 
+    def _invert(self, log_snr: np.ndarray) -> np.ndarray:
+        # log alpha = -log(1 + e^(-2 lambda)) / 2: Newton's method, from the table and kept between its rows
+        value, slope, _ = self._splines
+        wanted = -np.logaddexp(0.0, -2 * log_snr) / 2
+        rows = np.arange(1, len(self.betas) + 1) / len(self.betas)
+        table = value(rows)
+        left = np.clip(np.searchsorted(-table, -wanted) - 1, 0, rows.size - 2)
+        t = np.interp(-wanted, -table, rows)
+        for _ in range(8):
+            step = (value(t) - wanted) / slope(t)
+            t = np.clip(t - step, rows[left], rows[left + 1])
+            if np.all(np.abs(step) <= np.spacing(t)):
+                break
+        return t
+
     def index(self, t: Times) -> Any:
         """The (fractional) row of the table at `t`: the time map of a network trained on integer steps 0 .. N - 1."""
         return t * len(self.betas) - 1

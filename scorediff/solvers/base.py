@@ -102,9 +102,9 @@ class Solver(ABC):
 
     @property
     def name(self) -> str:
-        """The name of the variant it is, else that of its class."""
-        for name, options in self.variants.items():
-            if type(self)(**options) == self:
+        """The name of the variant it is, whatever its other options; else that of its class."""
+        for name, options in sorted(self.variants.items(), key=lambda item: -len(item[1])):
+            if all(getattr(self, key) == value for key, value in options.items()):
                 return name
         return registry.kebab(type(self).__name__)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from scorediff.solvers.record import Record
 from scorediff.solvers.solution import Solution
 from scorediff.solvers.terminal import Terminal
 
+T = TypeVar("T")
+
 __all__ = ["check_problem", "resolve", "run_grid", "solve"]
 
 
@@ -29,7 +31,7 @@ def solve(
     *,
     steps: int | None = None,
     grid: Grid | Sequence[float] | None = None,
-    spacing: Spacing | None = None,
+    spacing: Spacing | str | None = None,
     t_start: float | None = None,
     t_end: float | None = None,
     save: bool | Sequence[float] = False,
@@ -38,12 +40,12 @@ def solve(
     ids: Sequence[int] | None = None,
     noise: type[Noise] = IndependentNoise,
     cond: Mapping[str, Any] | None = None,
-    terminal: Terminal | None = None,
+    terminal: Terminal | str | None = None,
     callback: Callable[[Step], None] | None = None,
     progress: bool = True,
     grad: bool = False,
 ) -> Solution:
-    """Carry `x` of shape (B, ...) along `problem` with `solver` (or its name).
+    """Carry `x` of shape (B, ...) along `problem` with `solver`; solver, spacing and terminal may go by their names.
 
     A fixed-grid solver takes exactly one of `steps` (spaced by `spacing`, else the solver's own) and `grid`; an
     adaptive one takes neither, and may take `max_evaluations` per sample. `t_start`, `t_end` default to the schedule's.
@@ -55,7 +57,7 @@ def solve(
     Raises TypeError or ValueError, naming the value and the way out, for what cannot be run. What fails on the way is
     in the solution's status: `Solution.check()` raises it.
     """
-    solver = resolve(solver)
+    solver, spacing, terminal = resolve(solver), _named(Spacing, spacing), _named(Terminal, terminal)  # type: ignore[type-abstract]
     check_problem(problem, solver)
     _check_state(x)
     if max_evaluations is not None:
@@ -92,6 +94,15 @@ def resolve(solver: Solver | str) -> Solver:
     return solver
 
 
+def _named(base: type[T], value: T | str | None) -> T | None:
+    if isinstance(value, str):
+        return registry.parse(base, value)
+    if value is not None and not isinstance(value, base):
+        known = registry.concrete(base)[0].__name__
+        raise TypeError(f"{value!r} is no {base.__name__}: give an object, such as {known}(), or its name")
+    return value
+
+
 def check_problem(problem: Problem, solver: Solver) -> None:
     """Raise TypeError for a problem that the solver does not solve."""
     if not isinstance(problem, solver.solves):
@@ -122,13 +133,13 @@ def run_grid(
     solver: Solver,
     steps: int | None,
     grid: Grid | Sequence[float] | None,
-    spacing: Spacing | None,
+    spacing: Spacing | str | None,
     t_start: float | None,
     t_end: float | None,
     save: bool | Sequence[float] = False,
 ) -> Grid:
     """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the domain."""
-    schedule = problem.schedule
+    schedule, spacing = problem.schedule, _named(Spacing, spacing)  # type: ignore[type-abstract]
     if grid is not None and not (t_start is None and t_end is None and spacing is None):
         raise TypeError("a grid holds its own ends and spacing: drop t_start=, t_end= and spacing=")
     if solver.adaptive:

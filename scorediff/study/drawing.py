@@ -164,9 +164,9 @@ def _guides(axes: "Axes") -> None:
     """Faint lines that fall like orders 1, 2 and 4 over one doubling, in the corner that no curve reaches."""
     (left, right), (bottom, top) = np.log(axes.get_xlim()), np.log(axes.get_ylim())
     width, height = np.log(2) / (right - left), 1 / (top - bottom)
-    if width > 0.5:
-        return
     x, y = 0.04, 0.04 + 4 * np.log(2) * height
+    if width > 0.5 or y > 0.5:  # then no corner is free of curves
+        return
     for order in (1, 2, 4):
         end = y - order * np.log(2) * height
         axes.plot([x, x + width], [y, end], color="0.75", linewidth=0.9, transform=axes.transAxes, zorder=0)
