@@ -79,7 +79,8 @@ def compare(
             progress=progress,
         )
     print(study.table())
-    study.plot(path)
+    smoothed = "" if smooth is None else f" at bandwidth {smooth:g}"
+    study.plot(path, title=f"{model}{smoothed} on {schedule}")
     study.to_csv(table)
     print(f"\n{out}\n{out.with_suffix('.csv')}")
 
