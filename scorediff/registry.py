@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -20,13 +21,19 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
-def concrete(base: type[T]) -> list[type[T]]:
-    """Every class of the package under `base` that can be instantiated, and every loaded one of a user's, by name."""
+@functools.cache
+def _load_package() -> None:
+    """Import every module that may declare a class: once, since it looks at the disk."""
     import scorediff
 
     for module in pkgutil.walk_packages(scorediff.__path__, "scorediff."):
         if not module.name.startswith(("scorediff.__main__", "scorediff.cli")):  # nothing is declared there
             importlib.import_module(module.name)
+
+
+def concrete(base: type[T]) -> list[type[T]]:
+    """Every class of the package under `base` that can be instantiated, and every loaded one of a user's, by name."""
+    _load_package()
     found, queue = [], [base]
     while queue:
         for cls in queue.pop().__subclasses__():

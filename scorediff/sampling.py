@@ -142,10 +142,10 @@ def _batches(
     if len(every) != count:
         raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
     size, conditions = batch_size or max(count, 1), Conditions.of(cond, count)
+    placed = _placement(problem, device, dtype)
     for first in range(0, max(count, 1), size):
         rows = slice(first, first + size)
         if x is None:
-            placed = _placement(problem, device, dtype)
             batch = (len(every[rows]), *whole[1:])
             state = prior(problem.schedule, batch, t_start=start, seed=seed, ids=every[rows], **placed)
         else:
