@@ -1,5 +1,6 @@
 """Every diffusion sampler is an ODE or SDE solver: this library says which one, runs it, and knows its order."""
 
+from scorediff import verify
 from scorediff.backends import (
     SciPy,
     TorchDiffEq,
@@ -144,4 +145,5 @@ __all__ = [
     "renoise",
     "sample",
     "solve",
+    "verify",
 ]

@@ -26,8 +26,9 @@ def _load_package() -> None:
     """Import every module that may declare a class: once, since it looks at the disk."""
     import scorediff
 
+    aside = ("scorediff.__main__", "scorediff.cli", "scorediff.testing")  # nothing is declared there
     for module in pkgutil.walk_packages(scorediff.__path__, "scorediff."):
-        if not module.name.startswith(("scorediff.__main__", "scorediff.cli")):  # nothing is declared there
+        if not module.name.startswith(aside):
             importlib.import_module(module.name)
 
 

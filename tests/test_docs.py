@@ -54,7 +54,7 @@ def test_importing_the_library_loads_torch_and_numpy_alone():
 def test_imports_run_downward_only():
     order = [
         "states", "registry", "schedules", "predictions", "denoiser", "problems", "coordinates", "grids", "noise",
-        "solvers", "backends", "data", "exact", "sampling", "pictures", "study", "cli", "__main__",
+        "solvers", "backends", "data", "exact", "sampling", "pictures", "study", "verify", "testing", "cli", "__main__",
     ]  # fmt: skip
     rank = {name: i for i, name in enumerate(order)}
     for path in (ROOT / "scorediff").rglob("*.py"):

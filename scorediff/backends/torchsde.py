@@ -24,8 +24,8 @@ _METHODS: dict[str, tuple[str, int, int | None]] = {
     "srk": ("ito", 2, 2),
     "euler_heun": ("stratonovich", 1, 1),
     "heun": ("stratonovich", 2, 2),
-    "midpoint": ("stratonovich", 2, 2),
-    "log_ode": ("stratonovich", 2, 2),
+    "midpoint": ("stratonovich", 1, 2),
+    "log_ode": ("stratonovich", 1, 2),
     "reversible_heun": ("stratonovich", 2, None),  # one, and one more at the start
 }
 

@@ -1,0 +1,229 @@
+"""The law of a stochastic sampler on a mixture in one dimension, with no Monte Carlo.
+
+A linear sampler's step makes of the state, of the readings at the nodes before, of its own readings and of its noises
+the next state, with coefficients that probing shows. So the expectation of a function of the output obeys a backward
+recursion, `v_n(x_n, x_n-1, ..) = E v_n+1(x_n+1, x_n, ..)`: over the noises by Gauss-Hermite quadrature, between the
+points of a grid of states by local interpolation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+
+from scorediff.exact import GaussianMixture
+from scorediff.grids import Grid
+from scorediff.predictions import DataPrediction
+from scorediff.schedules import Schedule
+from scorediff.solvers import Solver
+from scorediff.verify.coefficients import Unrolled, unrolled
+
+__all__ = ["characteristic_error"]
+
+_POINTS = 160  # of the grid of states
+_REACH = 8.0  # standard deviations on either side
+_STENCIL = 8  # points of an interpolation
+_HERMITE = 12  # points of the quadrature over one noise
+_FREQUENCIES = (0.5, 1.0, 2.0, 3.0)  # in units of 1 / standard deviation
+_LONGEST_MEMORY = 2
+
+
+def characteristic_error(
+    solver: Solver, target: GaussianMixture, schedule: Schedule, grid: Grid, eta: float
+) -> tuple[float, int]:
+    """How far the characteristic function of the output is from the exact one, started from the exact marginal; and the
+    number of evaluations.
+
+    The root mean square over frequencies of 0.5, 1, 2 and 3 over the standard deviation of the exact law. Raises
+    ValueError for a target of more than one dimension, a sampler that is not linear, or one that remembers more than
+    the readings at its last two nodes.
+    """
+    if target.event_shape != (1,):
+        raise ValueError(f"the recursion runs in one dimension: give a mixture of event shape (1,), not {target!r}")
+    end = target.at(schedule, grid.end)
+    frequencies = np.array(_FREQUENCIES) / _spread(end)[1]
+    means, variances, weights = _parts(end)
+    # E exp(i k x) = sum_j w_j exp(i k m_j - k^2 v_j / 2)
+    exact = np.exp(1j * np.multiply.outer(frequencies, means) - np.multiply.outer(frequencies**2, variances) / 2)
+    body = unrolled(solver, grid, schedule, eta, DataPrediction())
+    got = _expectations(body, target, schedule, grid, frequencies)
+    return float(np.sqrt(np.mean(np.abs(got - exact @ weights) ** 2))), len(body.coefficients.times)
+
+
+def _expectations(
+    body: Unrolled, target: GaussianMixture, schedule: Schedule, grid: Grid, frequencies: np.ndarray
+) -> np.ndarray:
+    """`E exp(i k x)` of the output, of shape (frequencies,)."""
+    steps = _steps(body)
+    states = [_states(target.at(schedule, t)) for t in grid.times.tolist()]
+    memory = max(step.memory for step in steps)
+    # values of v at the states of a node, of the nodes before as far as they are remembered, and per frequency
+    v = np.exp(1j * np.multiply.outer(states[-1], frequencies))
+    v = v.reshape(_POINTS, *(1,) * memory, len(frequencies))
+    for n in reversed(range(grid.steps)):
+        v = steps[n].back(v, states[n + 1], states[max(n - memory, 0) : n + 1][::-1], memory, target, schedule)
+    start = target.at(schedule, grid.start)
+    density = torch.exp(start.log_prob(torch.from_numpy(states[0])[:, None])).numpy()
+    # the trapezoidal rule: spectrally accurate for what decays at both ends
+    return (states[0][1] - states[0][0]) * np.tensordot(density, v.reshape(_POINTS, -1), 1)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step: rows for the state of each of its evaluations, and of the next node.
+
+    A row holds what multiplies the state and the data reading at the `memory` nodes before, the last one first, the
+    state at the step's start, the step's own readings (at `times`), and its noises. `remembered`: times of readings
+    before.
+    """
+
+    rows: np.ndarray
+    remembered: tuple[float, ...]
+    times: tuple[float, ...]
+
+    @property
+    def memory(self) -> int:
+        return len(self.remembered)
+
+    def back(
+        self,
+        v: np.ndarray,
+        ahead: np.ndarray,
+        states: Sequence[np.ndarray],
+        memory: int,
+        target: GaussianMixture,
+        schedule: Schedule,
+    ) -> np.ndarray:
+        """`E v(next state, state, ..)`, from `v` at the states `ahead`; `states` at this node and at those before."""
+        before = 2 * self.memory + 1 + len(self.times)
+        noises = self.rows[:, before:]
+        # noises that no evaluation sees are one, and smooth v before anything is interpolated
+        seen = np.any(noises[:-1] != 0, axis=0)
+        v = _smoothed(v, ahead, float(np.sqrt(np.sum(noises[-1, ~seen] ** 2))))
+        z, chances = _hermite(int(seen.sum()))
+        dims = memory + 2
+
+        def along(axis: int, values: np.ndarray) -> np.ndarray:
+            return values.reshape(*(-1 if i == axis else 1 for i in range(dims)))
+
+        def reading(t: float, x: np.ndarray) -> np.ndarray:
+            rows = torch.from_numpy(np.array(x).reshape(-1, 1))
+            return target.posterior(schedule.alpha(t), schedule.sigma(t), rows)[0].numpy().reshape(x.shape)
+
+        terms: list[np.ndarray] = []
+        for i, t in enumerate(self.remembered):
+            terms += [along(1 + i, states[1 + i]), along(1 + i, reading(t, states[1 + i]))]
+        terms.append(along(0, states[0]))
+        for k, row in enumerate(self.rows):
+            noise = along(dims - 1, z @ row[before:][seen])
+            state = sum((c * value for c, value in zip(row, terms, strict=False) if c), noise)
+            if k < len(self.times):
+                terms.append(reading(self.times[k], state))
+        sizes = [len(states[i]) if i < len(states) else 1 for i in range(1 + memory)]
+        reached = np.broadcast_to(state, (*sizes, len(chances)))
+        return np.einsum("q,...qf->...f", chances, _interpolated(ahead, v, reached))
+
+
+def _steps(body: Unrolled) -> list[_Step]:
+    """Every step in terms of what it starts from. Raises ValueError where it remembers too much."""
+    steps = []
+    for n in range(len(body.nodes) - 1):
+        tried = (_step(body, n, memory) for memory in range(min(_LONGEST_MEMORY, n) + 1))
+        step = next((step for step in tried if step is not None), None)
+        if step is None:
+            raise ValueError(
+                f"step {n} depends on more than the states and readings at its own node and the last "
+                f"{_LONGEST_MEMORY} before it: its law on a mixture cannot be computed"
+            )
+        steps.append(step)
+    return steps
+
+
+def _step(body: Unrolled, n: int, memory: int) -> _Step | None:
+    """Step `n`, if the states and readings at the last `memory` nodes, and nothing more, are enough."""
+    found = body.coefficients
+    own = list(range(body.evaluations[n], body.evaluations[n + 1]))
+    # a reading at a node is the first one after it; only such a reading is known from the states at the nodes
+    before = [n - 1 - i for i in range(memory)]
+    first = [int(body.evaluations[m]) for m in before]
+    if any(np.abs(found.array[k] - body.nodes[m]).max() > 1e-12 for k, m in zip(first, before, strict=True)):
+        return None
+    noises = [1 + len(found.times) + j for j in range(body.noises[n], body.noises[n + 1])]
+    known = [1 + k for k in (*first, *own)] + noises
+    others = np.setdiff1d(np.arange(body.nodes.shape[1]), known)
+    states = body.nodes[[*before, n]]
+    rows = []
+    for row in [*found.array[own], body.nodes[n + 1]]:
+        share = np.linalg.lstsq(states[:, others].T, row[others], rcond=None)[0]
+        rest = row - share @ states
+        if np.abs(rest[others]).max() > 1e-9 * (1 + np.abs(row).max()):
+            return None
+        remembered = np.stack([share[:-1], rest[[1 + k for k in first]]], axis=1).ravel()
+        rows.append([*remembered, share[-1], *rest[[1 + k for k in own]], *rest[noises]])
+    return _Step(np.array(rows), tuple(found.times[first].tolist()), tuple(found.times[own].tolist()))
+
+
+def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points of shape (Q, count) and weights of shape (Q,) for `count` independent N(0, 1)."""
+    z, w = np.polynomial.hermite_e.hermegauss(_HERMITE)
+    w = w / w.sum()
+    return np.array(list(product(z, repeat=count))), np.array([np.prod(part) for part in product(w, repeat=count)])
+
+
+def _smoothed(v: np.ndarray, nodes: np.ndarray, std: float) -> np.ndarray:
+    """`E v(x + std z, ..)` for z ~ N(0, 1), at the points of the grid."""
+    if std == 0:
+        return v
+    z, chances = _hermite(1)
+    first, weights = _stencils(nodes, nodes[:, None] + std * z[:, 0])
+    matrix = np.zeros((len(nodes), len(nodes)))
+    i = np.broadcast_to(np.arange(len(nodes))[:, None], first.shape)
+    for j in range(_STENCIL):
+        np.add.at(matrix, (i, first + j), weights[j] * chances)
+    return np.tensordot(matrix, v, 1)
+
+
+def _interpolated(nodes: np.ndarray, v: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`v` of shape (points, points before.., frequencies) at first arguments `x` of shape (points, before.., Q).
+
+    The other arguments move up by one: the state at the node is the one before of the next.
+    """
+    first, weights = _stencils(nodes, x)
+    # argument i + 1 of v is axis i of x, where v has that argument
+    held = [
+        np.arange(x.shape[i]).reshape(*(-1 if j == i else 1 for j in range(x.ndim))) if v.shape[1 + i] > 1 else 0
+        for i in range(v.ndim - 2)
+    ]
+    return np.asarray(sum(weights[j][..., None] * v[(first + j, *held)] for j in range(_STENCIL)))
+
+
+def _stencils(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lagrange's polynomial through the nearest points: the first of them, and their weights, (stencil, *x.shape).
+
+    Outside, where nothing ever is, the value at the edge.
+    """
+    place = np.clip((x - nodes[0]) / (nodes[1] - nodes[0]), 0.0, len(nodes) - 1.0)
+    first = np.clip(place.astype(int) - _STENCIL // 2 + 1, 0, len(nodes) - _STENCIL)
+    place = place - first
+    points = range(_STENCIL)
+    return first, np.stack([np.prod([(place - k) / (j - k) for k in points if k != j], axis=0) for j in points])
+
+
+def _parts(target: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    means = target.means.reshape(-1).numpy()
+    return means, target.spectrum.values.reshape(-1).expand(len(means)).numpy(), target.weights.numpy()
+
+
+def _spread(target: GaussianMixture) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    means, variances, weights = _parts(target)
+    mean = float(weights @ means)
+    return mean, float(np.sqrt(weights @ (variances + (means - mean) ** 2)))
+
+
+def _states(target: GaussianMixture) -> np.ndarray:
+    means, variances, _ = _parts(target)
+    reach = _REACH * np.sqrt(variances)
+    return np.linspace((means - reach).min(), (means + reach).max(), _POINTS)

@@ -1,0 +1,125 @@
+"""What the measurement of an order returns, and when it agrees with what was declared."""
+
+from dataclasses import dataclass
+
+from scorediff.verify.slope import Point, Slope, Use
+
+__all__ = ["Measurement", "OrderReport"]
+
+_BELOW, _ABOVE = 0.15, 0.35
+_HIGH = 5  # from this order on the interval decides
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The slope of a solver's errors on one problem; `skipped` says why there is none."""
+
+    problem: str
+    slope: Slope | None
+    skipped: str = ""
+
+    @property
+    def order(self) -> float | None:
+        return None if self.slope is None else self.slope.order
+
+    def fault(self, declared: float) -> str:
+        """What speaks against the declared order, or nothing."""
+        if self.slope is None or self.slope.exact:
+            return ""
+        order, interval, floor = self.slope.order, self.slope.interval, self.slope.floor
+        if floor is not None:
+            fell = "" if order is None else f" after falling at order {order:.2f}"
+            return f"errors stop falling at {floor:.1e}{fell}: it converges, but not to the true solution"
+        if order is None or interval is None:
+            left, failed = len(self.slope.fitted), sum(p.use is Use.FAILED for p in self.slope.points)
+            way_out = "look at the runs that are not finite" if failed else "give a longer ladder of steps"
+            return f"only {left} points are left to fit, of {len(self.slope.points)}: {way_out}"
+        # as printed, to two decimals
+        if round(order + _BELOW if declared < _HIGH else interval[1], 2) < declared:
+            return f"measured {order:.2f} ({interval[0]:.2f} to {interval[1]:.2f}), declared {declared}"
+        return ""
+
+
+@dataclass(frozen=True)
+class OrderReport:
+    """What `verify.order` found: a measurement per problem, and whether the declared order holds.
+
+    `kind`: "order" (of the error at the end of a trajectory), "weak order" (of the law of the output) or "strong order"
+    (of the error along one Brownian path). `per_step`: evaluations per step, counted; `nfe`: declared.
+    """
+
+    solver: str
+    kind: str
+    declared: float | None
+    nfe: int | None
+    per_step: float | None
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def worst(self) -> Measurement | None:
+        """The measurement of the lowest order, if there is one."""
+        found = [m for m in self.measurements if m.order is not None]
+        return min(found, key=lambda m: m.order or 0.0, default=None)
+
+    @property
+    def order(self) -> float | None:
+        """The lowest measured order."""
+        return None if self.worst is None else self.worst.order
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval."""
+        return None if self.worst is None or self.worst.slope is None else self.worst.slope.interval
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points of that measurement."""
+        return () if self.worst is None or self.worst.slope is None else self.worst.slope.points
+
+    @property
+    def floor(self) -> float | None:
+        """The largest floor of all, if there is one."""
+        found = [m.slope.floor for m in self.measurements if m.slope is not None and m.slope.floor is not None]
+        return max(found, default=None)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """All that speaks against what was declared."""
+        if self.declared is None:
+            return ("no order is declared: give declared=, or an `order` to the class",)
+        found = [f"{m.problem}: {fault}" for m in self.measurements if (fault := m.fault(self.declared))]
+        orders = [m.order for m in self.measurements if m.order is not None]
+        if not orders and not found:
+            found.append("no order could be measured: " + "; ".join(m.skipped or "exact" for m in self.measurements))
+        if orders and self.declared < _HIGH and min(orders) > self.declared + _ABOVE:
+            found.append(f"measured {min(orders):.2f} or more on all targets, declared {self.declared}: it has more")
+        if self.nfe is not None and self.per_step is not None and abs(self.per_step - self.nfe) > 1e-9:
+            found.append(f"{self.per_step:g} evaluations per step were counted, declared {self.nfe}")
+        return tuple(found)
+
+    @property
+    def ok(self) -> bool:
+        """Is the measured order the declared one, on every problem?"""
+        return not self.faults
+
+    @property
+    def verdict(self) -> str:
+        """In words: OK, or what is wrong."""
+        return "OK" if self.ok else "; ".join(self.faults)
+
+    def __str__(self) -> str:
+        measured = "nothing"
+        if self.order is not None and self.interval is not None:
+            measured = f"{self.order:.2f} ({self.interval[0]:.2f} to {self.interval[1]:.2f})"
+        return f"{self.solver}: {self.kind} measured {measured}, declared {self.declared}: {self.verdict}"
+
+    def table(self) -> str:
+        """Every problem, then the points of each, as text."""
+        from scorediff.study.result import aligned
+
+        rows = []
+        for m in self.measurements:
+            for p in m.slope.points if m.slope is not None else ():
+                rows.append([m.problem, f"{p.steps:.4g}", f"{p.evaluations:.4g}", f"{p.error:.3e}", p.use.value])
+            rows.append([m.problem, "", "", "" if m.order is None else f"order {m.order:.2f}", m.skipped])
+        return f"{self}\n\n" + aligned(["problem", "steps", "evaluations", "error", ""], rows, flush_left=(0, 4))

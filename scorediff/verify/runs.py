@@ -1,0 +1,106 @@
+"""What every proof runs on: solvers from names and plain functions, grids made of a rule or given, ladders of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scorediff.exact import Gaussian, GaussianMixture, Target
+from scorediff.grids import Grid, Spacing
+from scorediff.noise import Noise
+from scorediff.problems import Problem
+from scorediff.schedules import RectifiedFlow, Schedule, VPLinear
+from scorediff.solvers import Solver
+from scorediff.solvers.solve import resolve, run_grid
+
+__all__ = [
+    "GAUSSIAN",
+    "LINE",
+    "MIXTURE",
+    "SCHEDULES",
+    "PlainFunction",
+    "as_solver",
+    "described",
+    "ends",
+    "grid_of",
+    "refined",
+]
+
+#: A plain sampler: `(denoise, x_T, grid) -> x_0`, where `denoise(t, x)` gives `(data, noise)`.
+PlainFunction = Callable[[Any, Any, Grid], Any]
+
+#: Several eigenvalues, so that none sits on a zero of the leading error; and two laws that are not Gaussian.
+GAUSSIAN = Gaussian(np.linspace(-1, 1, 8), np.geomspace(0.03, 4, 8))
+MIXTURE = GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+LINE = GaussianMixture((0.3, 0.7), ((1.0,), (-0.6,)), (0.1, 0.3))
+SCHEDULES: tuple[Schedule, ...] = (VPLinear(), RectifiedFlow())
+
+_LOG_SNR = (-2.0, 2.0)  # where a poor start shows: on a wider range it hides until the steps are many
+
+
+@dataclass(frozen=True)
+class _Function(Solver):
+    """A plain function as a solver."""
+
+    function: PlainFunction
+    declared: int | None
+
+    @property
+    def order(self) -> int | None:
+        return self.declared
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        yield grid.end, self.function(problem.denoiser, x, grid)
+
+
+def as_solver(given: Solver | str | PlainFunction, declared: int | None = None) -> Solver:
+    """A solver from itself, its name, or a plain function. Raises TypeError for anything else."""
+    if isinstance(given, type) or not (isinstance(given, (Solver, str)) or callable(given)):
+        way_out = f"write {given.__name__}()" if isinstance(given, type) else "give a Solver, its name, or a function"
+        raise TypeError(f"{given!r} is no solver: {way_out}")
+    return resolve(given) if isinstance(given, (Solver, str)) else _Function(given, declared)
+
+
+def grid_of(
+    solver: Solver,
+    schedule: Schedule,
+    steps: int | None,
+    grid: Grid | Sequence[float] | Spacing | str | None,
+    t_start: float | None,
+    t_end: float | None,
+    problem: Problem,
+) -> Grid:
+    """The grid of one run. Raises TypeError or ValueError as `solve` does."""
+    rule: Any = grid if isinstance(grid, (Spacing, str)) else None
+    given = None if rule is not None else grid
+    return run_grid(problem, solver, steps, given, rule, t_start, t_end)  # type: ignore[arg-type]
+
+
+def ends(schedule: Schedule) -> tuple[float, float]:
+    """The times at which the log-SNR is -2 and 2, or where the schedule ends before."""
+    least, most = (float(schedule.log_snr(t)) for t in (schedule.t_start, schedule.t_end))
+    return schedule.time_at(max(_LOG_SNR[0], least)), schedule.time_at(min(_LOG_SNR[1], most))
+
+
+def refined(grid: Grid, schedule: Schedule, parts: int) -> Grid:
+    """Every step of `grid` split into `parts` that are equal in the log-SNR."""
+    log_snr = np.asarray(schedule.log_snr(grid.times))
+    places = np.arange(parts * grid.steps + 1) / parts
+    times = np.asarray(schedule.time_at(np.interp(places, np.arange(len(grid)), log_snr)))
+    times[::parts] = grid.times
+    return Grid(times)
+
+
+def described(target: Target) -> str:
+    """A target in a few words."""
+    size = int(np.prod(target.event_shape))
+    kind = "mixture" if isinstance(target, GaussianMixture) else type(target).__name__
+    return f"{kind}, {size}-D"
