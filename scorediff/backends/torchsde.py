@@ -60,6 +60,10 @@ class TorchSDE(Solver):
         return _METHODS[self.method][1]
 
     @property
+    def strong_order(self) -> float:
+        return 1.5 if self.method == "srk" else 1.0
+
+    @property
     def nfe(self) -> int | None:
         return _METHODS[self.method][2]
 

@@ -1,4 +1,4 @@
-"""The command line: `scorediff sample`, `compare`, `solvers` and `demo`."""
+"""The command line: `scorediff sample`, `compare`, `order`, `solvers` and `demo`."""
 
 import os
 import sys
@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from scorediff.cli.compare import compare
 from scorediff.cli.demo import demo
 from scorediff.cli.listing import solvers
+from scorediff.cli.order import order
 from scorediff.cli.sample import sample
 from scorediff.solvers import SolverError
 
@@ -76,11 +77,12 @@ def _scorediff(
     Everything here runs on laws whose denoiser is known exactly, so it needs no network and no download. Names of
     solvers, schedules and spacings take options: 'rk45:rtol=1e-4', 'vp-linear:beta_max=10', 'karras:rho=5'.
 
-    Exit codes: 0 success, 1 a solver or a write failed on the way, 2 something that was asked for cannot be done.
+    Exit codes: 0 success, 1 a solver or a write failed on the way, or an order is not what was declared, 2 something
+    that was asked for cannot be done.
     """
 
 
-for _command in (demo, sample, compare, solvers):
+for _command in (demo, sample, compare, order, solvers):
     app.command()(_command)
 
 

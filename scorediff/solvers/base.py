@@ -91,6 +91,11 @@ class Solver(ABC):
         return None
 
     @property
+    def strong_order(self) -> float | None:
+        """The order of its samples along one Brownian path, on the reverse SDE; None where it declares none."""
+        return None
+
+    @property
     def nfe(self) -> int | None:
         """Evaluations of the denoiser per step; None where it varies or is not declared."""
         return None

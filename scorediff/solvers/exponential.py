@@ -115,6 +115,7 @@ class DDIM(Exponential):
 
     order = 1
     weak_order = 1
+    strong_order = 1
     solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow, ReverseSDE)
     starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2010.02502"
@@ -141,6 +142,7 @@ class _Ancestral(Exponential):
     """The posterior mean of DDPM, with a noise that the subclass states."""
 
     weak_order = 1
+    strong_order = 1
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
     starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2006.11239"
@@ -272,6 +274,7 @@ class DPMSolverPP(_Multistep):
 class SDEDPMSolver(_Multistep):
     """SDE-DPM-Solver-1 and -2M: the reverse SDE in noise form, any eta (arXiv:2211.01095)."""
 
+    strong_order = 1
     remembers: ClassVar[int] = 1
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
     source: ClassVar[str] = "arXiv:2211.01095"
@@ -289,6 +292,7 @@ class SDEDPMSolver(_Multistep):
 class SDEDPMSolverPP(_Multistep):
     """SDE-DPM-Solver++ 1 and 2M: the reverse SDE in data form, any eta (arXiv:2211.01095)."""
 
+    strong_order = 1
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
     starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2211.01095"

@@ -35,6 +35,7 @@ class EulerMaruyama(_BlackBoxSDE):
     """`y_1 = y_0 + a_0 h + b_0 sqrt|h| z`."""
 
     weak_order = 1
+    strong_order = 1
     source: ClassVar[str] = "Maruyama 1955"
 
     @property
@@ -56,6 +57,7 @@ class StochasticHeun(_BlackBoxSDE):
     """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, then `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`."""
 
     weak_order = 2
+    strong_order = 1
     source: ClassVar[str] = "Ruemelin 1982"
 
     @property

@@ -1,12 +1,15 @@
 """Proofs about solvers: the measured order, the exact law, the unrolled coefficients, the equality of two laws."""
 
+from scorediff.verify.audit import Audit, audit
 from scorediff.verify.coefficients import Coefficients, coefficients
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.order import order
 from scorediff.verify.slope import Point, Slope, Use
+from scorediff.verify.strong import strong_order
 
 __all__ = [
+    "Audit",
     "Coefficients",
     "Measurement",
     "Moments",
@@ -14,7 +17,9 @@ __all__ = [
     "Point",
     "Slope",
     "Use",
+    "audit",
     "coefficients",
     "moments",
     "order",
+    "strong_order",
 ]
