@@ -66,30 +66,6 @@ def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_
         solver.anything = 1
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-@pytest.mark.parametrize("solver", OURS, ids=label)
-def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule):
-    asked = []
-    exact = TARGET.denoiser(schedule)
-
-    class Watched:
-        def __init__(self):
-            self.schedule = schedule
-
-        def __call__(self, t, x):
-            asked.extend(np.broadcast_to(t, (x.shape[0],)).tolist())
-            return exact(t, x)
-
-    problem = dataclasses.replace(problem_for(solver, schedule), denoiser=Watched())
-    solution = sd.sample(problem, solver, (3, 3), **options(solver)).check()
-    assert min(asked) >= schedule.t_end and max(asked) <= schedule.t_start
-    assert solution.evaluations.sum() == solution.rows == len(asked)
-    assert np.all(solution.t == schedule.t_end)
-    if not solver.adaptive:
-        assert solution.calls == 9 * solver.nfe
-        assert np.all(solution.evaluations == 9 * solver.nfe) and np.all(solution.accepted == 9)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("solver", OURS, ids=label)
 def test_a_sample_is_bit_for_bit_the_same_in_any_batch_order_and_shape(solver, dtype):
@@ -107,28 +83,6 @@ def test_a_sample_is_bit_for_bit_the_same_in_any_batch_order_and_shape(solver, d
     assert torch.equal(shuffled.x, whole.x[[5, 3, 1]])
     assert torch.equal(batched.x, whole.x)
     assert np.array_equal(batched.evaluations, whole.evaluations)
-
-
-@pytest.mark.parametrize("solver", OURS, ids=label)
-def test_the_shape_of_an_event_does_not_matter(solver):
-    schedule = sd.VPLinear()
-    mean, variances = torch.linspace(-1, 1, 12), torch.linspace(0.1, 2, 12)
-    flat = problem_for(solver, schedule, sd.Gaussian(mean, variances))
-    square = problem_for(solver, schedule, sd.Gaussian(mean.reshape(1, 3, 4), variances.reshape(1, 3, 4)))
-    a = sd.sample(flat, solver, (2, 12), **options(solver)).x
-    b = sd.sample(square, solver, (2, 1, 3, 4), **options(solver)).x
-    assert torch.equal(a.reshape(b.shape), b)
-
-
-@pytest.mark.parametrize("solver", [s for s in FIXED if s.one_step and sd.ProbabilityFlow in s.solves], ids=label)
-def test_splitting_a_run_at_a_node_changes_nothing_for_a_one_step_method(solver):
-    schedule = sd.VPLinear()
-    flow = problem_for(solver, schedule)
-    grid = solver.spacing(schedule, 9)
-    x = sd.prior(schedule, (3, 3), dtype=torch.float64)
-    whole = sd.solve(flow, solver, x, grid=grid).x
-    half = sd.solve(flow, solver, x, grid=grid.times[:5]).x
-    torch.testing.assert_close(sd.solve(flow, solver, half, grid=grid.times[4:]).x, whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("solver", [s for s in FIXED if s.linear], ids=label)

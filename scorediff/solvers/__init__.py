@@ -1,7 +1,7 @@
 """Solvers: each is a frozen dataclass whose `run` yields states."""
 
 from scorediff.solvers.adaptive import RK45
-from scorediff.solvers.base import Solver, Status, Step
+from scorediff.solvers.base import Exact, Solver, Status, Step
 from scorediff.solvers.exponential import (
     DDIM,
     DDPM,
@@ -28,6 +28,7 @@ __all__ = [
     "Denoise",
     "Euler",
     "EulerMaruyama",
+    "Exact",
     "HalfStep",
     "Heun",
     "SDEDPMSolver",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
 
-__all__ = ["Solver", "Status", "Step"]
+__all__ = ["Exact", "Solver", "Status", "Step"]
 
 
 class Status(IntEnum):
@@ -27,6 +27,14 @@ class Status(IntEnum):
     STEP_UNDERFLOW = 2
     NON_FINITE = 3
     STOPPED_EARLY = 4
+
+
+class Exact(Enum):
+    """What a solver may be exact on, to rounding, on any grid, started from the exact marginal."""
+
+    POINT_MASS = "a point mass"
+    MEAN = "the mean of a Gaussian"
+    UNIT_VARIANCE = "a Gaussian of unit variance, on a variance-preserving schedule"
 
 
 class Step(NamedTuple):
@@ -94,6 +102,11 @@ class Solver(ABC):
     def strong_order(self) -> float | None:
         """The order of its samples along one Brownian path, on the reverse SDE; None where it declares none."""
         return None
+
+    @property
+    def exact_on(self) -> frozenset[Exact]:
+        """What it is exact on, whatever the grid and eta."""
+        return frozenset()
 
     @property
     def nfe(self) -> int | None:

@@ -22,7 +22,7 @@ from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.schedules import Schedule
-from scorediff.solvers.base import Solver
+from scorediff.solvers.base import Exact, Solver
 from scorediff.states import Workspace, version
 
 __all__ = [
@@ -34,6 +34,10 @@ __all__ = [
     "SDEDPMSolver",
     "SDEDPMSolverPP",
 ]
+
+
+_MEAN = frozenset({Exact.MEAN})
+_MEAN_AND_POINT_MASS = frozenset({Exact.MEAN, Exact.POINT_MASS})
 
 
 class Nodes(NamedTuple):
@@ -116,6 +120,7 @@ class DDIM(Exponential):
     order = 1
     weak_order = 1
     strong_order = 1
+    exact_on = _MEAN_AND_POINT_MASS
     solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow, ReverseSDE)
     starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2010.02502"
@@ -173,6 +178,8 @@ class _Ancestral(Exponential):
 class DDPM(_Ancestral):
     """Ancestral sampling from DDPM's posterior, with its own, the smaller variance. Wants eta = 1."""
 
+    exact_on = _MEAN_AND_POINT_MASS
+
     def std(self, nodes: Nodes, v: np.ndarray) -> np.ndarray:
         # sqrt(v) sigma_1 / sigma_0
         return np.sqrt(v) * nodes.sigma_1 / nodes.sigma_0
@@ -182,6 +189,7 @@ class DDPM(_Ancestral):
 class DDPMLargeVariance(_Ancestral):
     """Ancestral sampling with the larger variance, that of the forward step ("sigma-hat"). Wants eta = 1."""
 
+    exact_on = frozenset({Exact.MEAN, Exact.UNIT_VARIANCE})
     invariant: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddpm-large": {}}
 
@@ -250,6 +258,7 @@ class _Multistep(Exponential):
 class DPMSolver(_Multistep):
     """DPM-Solver-1 and -2M: the flow in noise form (arXiv:2206.00927)."""
 
+    exact_on = _MEAN_AND_POINT_MASS
     remembers: ClassVar[int] = 1
     source: ClassVar[str] = "arXiv:2206.00927"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"dpm-1": {"order": 1}, "dpm-2m": {"order": 2}}
@@ -262,6 +271,7 @@ class DPMSolver(_Multistep):
 class DPMSolverPP(_Multistep):
     """DPM-Solver++ 1 and 2M: the flow in data form (arXiv:2211.01095)."""
 
+    exact_on = _MEAN_AND_POINT_MASS
     starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2211.01095"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"dpm++1": {"order": 1}, "dpm++2m": {"order": 2}}
@@ -275,6 +285,7 @@ class SDEDPMSolver(_Multistep):
     """SDE-DPM-Solver-1 and -2M: the reverse SDE in noise form, any eta (arXiv:2211.01095)."""
 
     strong_order = 1
+    exact_on = _MEAN
     remembers: ClassVar[int] = 1
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
     source: ClassVar[str] = "arXiv:2211.01095"
@@ -293,6 +304,7 @@ class SDEDPMSolverPP(_Multistep):
     """SDE-DPM-Solver++ 1 and 2M: the reverse SDE in data form, any eta (arXiv:2211.01095)."""
 
     strong_order = 1
+    exact_on = _MEAN_AND_POINT_MASS
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
     starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2211.01095"

@@ -10,7 +10,7 @@ from scorediff.coordinates import Coordinates, DDIMCoordinates, Field, Time
 from scorediff.grids import Grid, Spacing, UniformIn
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.base import Solver
+from scorediff.solvers.base import Exact, Solver
 from scorediff.states import Workspace
 
 __all__ = ["RK4", "Euler", "Heun", "Tableau"]
@@ -48,6 +48,12 @@ class _RungeKutta(Solver):
     @property
     def nfe(self) -> int:
         return len(self.tableau.b)
+
+    @property
+    def exact_on(self) -> frozenset[Exact]:
+        # dy/ds = E: 0 along the mean, constant along the paths of a point mass
+        straight = isinstance(self.coordinates, DDIMCoordinates)
+        return frozenset({Exact.MEAN, Exact.POINT_MASS}) if straight else frozenset()
 
     @property
     def spacing(self) -> Spacing:

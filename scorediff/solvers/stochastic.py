@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from scorediff.coordinates import Coordinates, Field, Time
+from scorediff.coordinates import Coordinates, DDIMCoordinates, Field, Time
 from scorediff.grids import Grid, Spacing, UniformIn
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
-from scorediff.solvers.base import Solver
+from scorediff.solvers.base import Exact, Solver
 from scorediff.states import Workspace
 
 __all__ = ["EulerMaruyama", "StochasticHeun"]
@@ -20,6 +20,11 @@ __all__ = ["EulerMaruyama", "StochasticHeun"]
 class _BlackBoxSDE(Solver):
     coordinates: Coordinates = field(default_factory=Time)
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
+
+    @property
+    def exact_on(self) -> frozenset[Exact]:
+        # the drift is in proportion to E, 0 along the mean
+        return frozenset({Exact.MEAN}) if isinstance(self.coordinates, DDIMCoordinates) else frozenset()
 
     @property
     def spacing(self) -> Spacing:

@@ -134,8 +134,8 @@ def _steps(body: Unrolled) -> list[_Step]:
         step = next((step for step in tried if step is not None), None)
         if step is None:
             raise ValueError(
-                f"step {n} depends on more than the states and readings at its own node and the last "
-                f"{_LONGEST_MEMORY} before it: its law on a mixture cannot be computed"
+                f"step {n} remembers more than the states and readings at its own node and the last {_LONGEST_MEMORY}: "
+                "its law on a mixture cannot be computed"
             )
         steps.append(step)
     return steps

@@ -30,12 +30,12 @@ _TOLERANCE = 1e-7  # by how much the combination may differ, in units of the lar
 
 
 class Weights:
-    """The random combination: weight k of start, readings or noises, the same in every run; some are above 1, so that
-    a clipping shows.
+    """The random combination: weight k of start, readings or noises, the same in every run, large enough that a
+    clipping shows.
     """
 
     def __init__(self, count: int) -> None:
-        self.values = 3.0 * torch.from_numpy(np.random.default_rng(0).standard_normal(count))
+        self.values = 10.0 * torch.from_numpy(np.random.default_rng(0).standard_normal(count))
 
     def column(self, row: int, rows: int, entries: int) -> Tensor:
         """A state of shape (rows, entries): 1 in `row`, its weight in the last row, 0 elsewhere."""
