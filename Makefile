@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint nightly clean
+.PHONY: help demo test lint nightly orders clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' Makefile
@@ -29,8 +29,11 @@ lint: .venv/.installed-lint  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy scorediff
 
-nightly: .venv/.installed-test  ## run all tests, the slow ones too
-	$(PYTEST) -m 'slow or not slow'
+nightly: .venv/.installed-test  ## run all tests, the slow ones too, with ten times the examples
+	HYPOTHESIS_PROFILE=slow $(PYTEST) -m 'slow or not slow'
+
+orders: .venv/.installed  ## measure the order of every solver, and write the table of the README
+	OMP_NUM_THREADS=1 $(BIN)/scorediff order --all --jobs $(WORKERS) --markdown README.md
 
 clean:  ## remove the demo's pictures, builds and caches, but not .venv
 	rm -rf demo build dist scorediff.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,31 +1,43 @@
 """Proofs about solvers: the measured order, the exact law, the unrolled coefficients, the equality of two laws."""
 
-from scorediff.verify.audit import Audit, audit
+from scorediff.verify.audit import Audit, Row, audit
 from scorediff.verify.coefficients import Coefficients, coefficients
 from scorediff.verify.exactness import exactness
+from scorediff.verify.marginals import Marginals, Refinement, Sampler, marginals
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.order import order
 from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE
 from scorediff.verify.slope import Point, Slope, Use
 from scorediff.verify.strong import strong_order
+from scorediff.verify.two_sample import Alternative, TwoSample, scaled, shifted, two_sample
 
 __all__ = [
     "GAUSSIAN",
     "LINE",
     "MIXTURE",
+    "Alternative",
     "Audit",
     "Coefficients",
+    "Marginals",
     "Measurement",
     "Moments",
     "OrderReport",
     "Point",
+    "Refinement",
+    "Row",
+    "Sampler",
     "Slope",
+    "TwoSample",
     "Use",
     "audit",
     "coefficients",
     "exactness",
+    "marginals",
     "moments",
     "order",
+    "scaled",
+    "shifted",
     "strong_order",
+    "two_sample",
 ]

@@ -7,6 +7,7 @@ from scorediff.verify.slope import Point, Slope, Use
 __all__ = ["Measurement", "OrderReport"]
 
 _BELOW, _ABOVE = 0.15, 0.35
+_FLAT = 0.3  # errors that fall more slowly do not fall
 _HIGH = 5  # from this order on the interval decides
 
 
@@ -29,11 +30,18 @@ class Measurement:
         order, interval, floor = self.slope.order, self.slope.interval, self.slope.floor
         if floor is not None:
             fell = "" if order is None else f" after falling at order {order:.2f}"
-            return f"errors stop falling at {floor:.1e}{fell}: it converges, but not to the true solution"
+            return (
+                f"errors stop falling at {floor:.1e}{fell}, so it converges to something else than the true solution,"
+            )
+        if order is not None and order < _FLAT:
+            last = self.slope.fitted[-1]
+            return (
+                f"errors do not fall ({last.error:.1e} at {last.steps:g} steps), so it does not converge to the truth,"
+            )
         if order is None or interval is None:
             left, failed = len(self.slope.fitted), sum(p.use is Use.FAILED for p in self.slope.points)
             way_out = "look at the runs that are not finite" if failed else "give a longer ladder of steps"
-            return f"only {left} points are left to fit, of {len(self.slope.points)}: {way_out}"
+            return f"only {left} points are left to fit, of {len(self.slope.points)} ({way_out})"
         # as printed, to two decimals
         if round(order + _BELOW if declared < _HIGH else interval[1], 2) < declared:
             return f"measured {order:.2f} ({interval[0]:.2f} to {interval[1]:.2f}), declared {declared}"
@@ -84,10 +92,11 @@ class OrderReport:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """All that speaks against what was declared."""
+        """All that speaks against what was declared, the lowest order first."""
         if self.declared is None:
             return ("no order is declared: give declared=, or an `order` to the class",)
-        found = [f"{m.problem}: {fault}" for m in self.measurements if (fault := m.fault(self.declared))]
+        by_order = sorted(self.measurements, key=lambda m: (m.slope is None or m.slope.floor is None, m.order or 0.0))
+        found = [f"{fault} on {m.problem}" for m in by_order if (fault := m.fault(self.declared))]
         orders = [m.order for m in self.measurements if m.order is not None]
         if not orders and not found:
             found.append("no order could be measured: " + "; ".join(m.skipped or "exact" for m in self.measurements))
@@ -104,8 +113,11 @@ class OrderReport:
 
     @property
     def verdict(self) -> str:
-        """In words: OK, or what is wrong."""
-        return "OK" if self.ok else "; ".join(self.faults)
+        """In words: OK, or the worst that is wrong."""
+        if self.ok:
+            return "OK"
+        first, *others = self.faults
+        return f"{first} (and {len(others)} more)" if others else first
 
     def __str__(self) -> str:
         measured = "nothing"

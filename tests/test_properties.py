@@ -1,0 +1,254 @@
+"""What holds for every solver found by discovery, on problems that hypothesis draws.
+
+`make nightly` draws ten times as many.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from discovery import OURS, SCHEDULES, SOLVERS, SPACINGS, label
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import scorediff as sd
+from scorediff import testing, verify
+from scorediff.backends import TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton
+
+# torchdiffeq's implicit Adams says so on coarse grids, and goes on
+pytestmark = pytest.mark.filterwarnings("ignore:Functional iteration did not converge")
+
+FIXED = [s for s in SOLVERS if not s.adaptive]
+ODE = [s for s in FIXED if sd.ProbabilityFlow in s.solves]
+SDE = [s for s in FIXED if sd.ReverseSDE in s.solves]
+EVEN = (TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton)  # these take even steps of their clock alone
+FREE = [s for s in FIXED if not isinstance(s, EVEN)]
+# nodes are asked for on their own by guests; what is left is their rounding of the clock
+ROUNDING = 1e-9
+
+
+def eta_of(solver):
+    return 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
+
+
+def posed(solver, denoiser, eta=None):
+    eta = eta_of(solver) if eta is None else eta
+    return sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
+
+
+def nodes_for(solver, schedule, log_snr):
+    """The nodes drawn, or as many even ones for those that take no others."""
+    times = schedule.time_at(log_snr)
+    return (
+        sd.Grid(times)
+        if not isinstance(solver, EVEN)
+        else solver.spacing(schedule, len(times) - 1, t_start=float(times[0]), t_end=float(times[-1]))
+    )
+
+
+def run(solver, target, schedule, grid, x, **options):
+    return sd.solve(posed(solver, target.denoiser(schedule)), solver, x, grid=grid, progress=False, **options).check()
+
+
+def apart(a, b):
+    return float((a - b).abs().max() / (1 + b.abs().max()))
+
+
+@pytest.mark.parametrize("solver", FREE, ids=label)
+@given(schedule=testing.schedules(), log_snr=testing.log_snr_grids(min_steps=2), eta=testing.etas())
+def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
+    eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else eta_of(solver)
+    found = verify.exactness(solver, eta=eta, schedule=schedule, log_snr=testing.within(schedule, log_snr))
+    assert solver.exact_on <= found
+    for claim in found - solver.exact_on:
+        print(f"{solver.name} at eta = {eta:.2g}: exact on {claim.value} on this grid, which is not claimed")
+
+
+@pytest.mark.parametrize("solver", [s for s in OURS if sd.ReverseSDE in s.solves], ids=label)
+@given(target=testing.gaussians(min_size=2), eta=testing.etas(), data=st.data())
+def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target, eta, data):
+    eta = 1.0 if solver.name.startswith("ddpm") else eta
+    schedule = data.draw(st.sampled_from([sd.VPLinear(), sd.RectifiedFlow()]))
+    least, most = data.draw(st.floats(-2.0, -1.0)), data.draw(st.floats(1.0, 2.0))
+    t_start, t_end = schedule.time_at(least), schedule.time_at(most)
+    errors = [
+        verify.moments(solver, target, schedule=schedule, steps=n, eta=eta, t_start=t_start, t_end=t_end).wasserstein
+        for n in (40, 80, 160)
+    ]
+    # where leading errors cancel they may fall faster for a while, but the law is the flow's in the limit
+    rate = np.log2(errors[0] / errors[2]) / 2
+    assert rate > solver.weak_order - 0.2 or errors[2] < 1e-5
+
+
+@pytest.mark.parametrize("solver", [s for s in ODE if s in OURS], ids=label)
+@given(target=testing.gaussians(), seed=testing.seeds())
+def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, seed):
+    schedule = sd.VPLinear()
+    flow = sd.ProbabilityFlow(target.denoiser(schedule))
+    span = {"t_start": schedule.time_at(-1.5), "t_end": schedule.time_at(1.5)}
+    x = target.at(schedule, span["t_end"]).sample(4, seed)
+    errors = []
+    for n in (40, 160):
+        latent = sd.encode(flow, solver, x, steps=n, **span).x
+        errors.append(apart(sd.solve(flow, solver, latent, steps=n, **span).x, x))
+    # a symmetric pair may do better than either way alone
+    assert np.log2(errors[0] / errors[1]) / 2 > solver.order - 0.3 or errors[1] < 1e-9
+
+
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if s in OURS], ids=label)
+@given(seed=testing.seeds(), dtype=st.sampled_from([torch.float32, torch.float64]), eta=testing.etas())
+def test_a_sample_is_bit_for_bit_the_same_in_any_batch_and_order(solver, seed, dtype, eta):
+    eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else None
+    testing.assert_batch_invariant(solver, seed=seed, dtype=dtype, eta=eta, shape=(5,), steps=5)
+
+
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+@given(log_snr=testing.log_snr_grids(max_steps=6), seed=testing.seeds())
+def test_the_shape_of_an_event_does_not_matter(solver, log_snr, seed):
+    schedule = sd.VPLinear()
+    mean, variances = torch.linspace(-1, 1, 12), torch.linspace(0.1, 2, 12)
+    flat, square = sd.Gaussian(mean, variances), sd.Gaussian(mean.reshape(1, 3, 4), variances.reshape(1, 3, 4))
+    grid = nodes_for(solver, schedule, log_snr)
+    x = sd.prior(schedule, (2, 12), t_start=grid.start, seed=seed)
+    a = run(solver, flat, schedule, grid, x, seed=seed).x
+    b = run(solver, square, schedule, grid, x.reshape(2, 1, 3, 4), seed=seed).x
+    assert torch.equal(a.reshape(b.shape), b)
+
+
+class _Turned:
+    """The driving noise, turned with the data."""
+
+    def __init__(self, basis):
+        self.basis = basis
+
+    def __call__(self, seed, x, ids):
+        outer = self
+
+        class Noise(sd.IndependentNoise):
+            def _as_state(self, values):
+                return super()._as_state(values) @ outer.basis.T
+
+        return Noise(seed, x, ids)
+
+
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+@given(
+    target=testing.gaussians(min_size=3, max_size=3),
+    basis=testing.rotations(3),
+    log_snr=testing.log_snr_grids(max_steps=6),
+    seed=testing.seeds(),
+)
+def test_turning_the_data_turns_the_samples(solver, target, basis, log_snr, seed):
+    schedule = sd.RectifiedFlow()
+    turned = sd.Gaussian(basis @ target.mean, basis @ target.covariance @ basis.T)
+    grid = nodes_for(solver, schedule, log_snr / 2)
+    x = target.at(schedule, grid.start).sample(3, seed)
+    a = run(solver, target, schedule, grid, x, seed=seed).x
+    b = run(solver, turned, schedule, grid, x @ basis.T, seed=seed, noise=_Turned(basis)).x
+    tolerance = 1e-5 if isinstance(solver, TorchDiffEqAdamsMoulton) else ROUNDING  # it iterates to a tolerance
+    assert apart(a @ basis.T, b) < tolerance
+
+
+@pytest.mark.parametrize("solver", [s for s in FIXED if s.invariant], ids=label)
+@given(target=testing.mixtures(), log_snr=testing.log_snr_grids(), shift=st.floats(-3, 3), seed=testing.seeds())
+def test_shifting_the_data_shifts_the_samples_of_an_invariant_solver(solver, target, log_snr, shift, seed):
+    schedule = sd.VPLinear()
+    shifted = sd.GaussianMixture(target.weights, target.means + shift, target.spectrum)
+    grid = sd.Grid(schedule.time_at(log_snr))
+    x = target.at(schedule, grid.start).sample(3, seed)
+    a = run(solver, target, schedule, grid, x, seed=seed).x
+    b = run(solver, shifted, schedule, grid, x + schedule.alpha(grid.start) * shift, seed=seed).x
+    assert apart(a + schedule.alpha(grid.end) * shift, b) < ROUNDING
+
+
+@pytest.mark.parametrize("solver", [s for s in FIXED if s.invariant], ids=label)
+@given(target=testing.mixtures(), log_snr=testing.log_snr_grids(), factor=st.floats(0.3, 3), seed=testing.seeds())
+def test_scaling_the_data_and_moving_the_nodes_scales_the_samples(solver, target, log_snr, factor, seed):
+    # y = x / alpha and s = sigma / alpha both scale by c, and the log-SNR moves by -log c: told on EDM, where x = y
+    schedule = sd.EDM(sigma_min=1e-3, sigma_max=500.0)
+    scaled = sd.GaussianMixture(
+        target.weights, factor * target.means, sd.exact.Spectrum(factor**2 * target.spectrum.values)
+    )
+    here, there = (sd.Grid(schedule.time_at(log_snr - shift)) for shift in (0.0, np.log(factor)))
+    x = target.at(schedule, here.start).sample(3, seed)
+    noise = sd.IndependentNoise(seed, x)
+
+    class Numbered:
+        """The k-th interval asked for, whatever its ends."""
+
+        def __init__(self):
+            self.asked = 0
+
+        def __call__(self, seed, x, ids):
+            self.seed, self.ids = seed, range(3)
+            return self._next
+
+        def _next(self, a, b, tag=0):
+            self.asked += 1
+            return noise(float(self.asked), float(self.asked + 1), tag)
+
+    results = []
+    for law, grid, start in ((target, here, x), (scaled, there, factor * x)):
+        body = solver.run(posed(solver, law.denoiser(schedule)), start, grid, Numbered()(seed, x, None))
+        results.append([step[1] for step in body][-1])
+    assert apart(factor * results[0], results[1]) < 1e-8
+
+
+@pytest.mark.parametrize("solver", [s for s in FREE if s.one_step], ids=label)
+@given(
+    target=testing.mixtures(),
+    log_snr=testing.log_snr_grids(min_steps=2),
+    where=st.integers(1, 11),
+    seed=testing.seeds(),
+)
+def test_splitting_a_run_at_a_node_changes_nothing_for_a_one_step_method(solver, target, log_snr, where, seed):
+    assume(where < len(log_snr) - 1)
+    schedule = sd.VPLinear()
+    times = schedule.time_at(log_snr)
+    x = target.at(schedule, float(times[0])).sample(3, seed)
+    whole = run(solver, target, schedule, sd.Grid(times), x, seed=seed).x
+    half = run(solver, target, schedule, sd.Grid(times[: where + 1]), x, seed=seed).x
+    assert apart(run(solver, target, schedule, sd.Grid(times[where:]), half, seed=seed).x, whole) < 1e-12
+
+
+class _Watched:
+    """An exact denoiser that notes when it was asked."""
+
+    def __init__(self, target, schedule):
+        self.schedule, self.times, self._exact = schedule, [], target.denoiser(schedule)
+
+    def __call__(self, t, x):
+        self.times.extend(np.broadcast_to(t, (x.shape[0],)).tolist())
+        return self._exact(t, x)
+
+
+@pytest.mark.parametrize("solver", OURS, ids=label)
+@given(schedule=testing.schedules(), target=testing.gaussians(), steps=st.integers(1, 12), seed=testing.seeds())
+def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule, target, steps, seed):
+    watched = _Watched(target, schedule)
+    x = sd.prior(schedule, (3, *target.event_shape), seed=seed)
+    options = {} if solver.adaptive else {"steps": steps}
+    solution = sd.solve(posed(solver, watched), solver, x, seed=seed, progress=False, **options).check()
+    assert min(watched.times) >= schedule.t_end and max(watched.times) <= schedule.t_start
+    assert np.all(solution.t == schedule.t_end)
+    assert solution.evaluations.sum() == solution.rows == len(watched.times)
+    if not solver.adaptive:
+        assert np.all(solution.evaluations == steps * solver.nfe) and np.all(solution.accepted == steps)
+
+
+@pytest.mark.parametrize("solver", [s for s in FREE if s in OURS], ids=label)
+@given(data=st.data(), steps=st.one_of(st.integers(1, 12), st.just(1000)), seed=testing.seeds())
+def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
+    schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")
+    spacing = data.draw(st.sampled_from(SPACINGS), label="spacing")
+    terminal = data.draw(st.sampled_from([None, sd.Denoise(), sd.HalfStep()]), label="terminal")
+    if isinstance(spacing, sd.Times):
+        spacing = dataclasses.replace(
+            spacing, inner=tuple(np.linspace(schedule.t_start, schedule.t_end, steps + 1)[1:-1].tolist())
+        )
+    if isinstance(spacing, sd.Subsequence):
+        steps = min(steps, 900)
+    problem = posed(solver, sd.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1)).denoiser(schedule))
+    options = {"steps": steps, "spacing": spacing, "terminal": terminal, "seed": seed, "progress": False}
+    assert torch.isfinite(sd.sample(problem, solver, (2, 3), **options).check().x).all()
