@@ -18,6 +18,12 @@ def test_a_solver_has_the_order_it_declares(solver):
     testing.assert_order(solver)
 
 
+@pytest.mark.parametrize("solver", ODE, ids=label)
+def test_it_has_that_order_on_a_grid_that_stays_uneven(solver):
+    # the ratio of neighbouring steps is 2 or 1/2 throughout: what a multistep method makes of it shows
+    testing.assert_order(solver, grid=verify.ROUGH, target=verify.GAUSSIAN, schedule=sd.VPLinear())
+
+
 @pytest.mark.parametrize("schedule", [sd.VPCosine(), sd.VPDiscrete(), sd.SubVP()], ids=label)
 @pytest.mark.parametrize("solver", ODE, ids=label)
 def test_it_has_that_order_on_other_schedules_too(solver, schedule):
@@ -27,6 +33,11 @@ def test_it_has_that_order_on_other_schedules_too(solver, schedule):
 @pytest.mark.parametrize("solver", SDE, ids=label)
 def test_a_solver_of_the_sde_has_the_weak_order_it_declares(solver):
     testing.assert_order(solver, eta=1.0)
+
+
+@pytest.mark.parametrize("solver", [s for s in SDE if s.weak_order > 1], ids=label)
+def test_it_has_that_weak_order_on_a_grid_that_stays_uneven(solver):
+    testing.assert_order(solver, eta=1.0, grid=verify.ROUGH, target=verify.GAUSSIAN, schedule=sd.VPLinear())
 
 
 @pytest.mark.parametrize("eta", [0.1, 0.5])

@@ -7,7 +7,7 @@ from scorediff.verify.marginals import Marginals, Refinement, Sampler, marginals
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.order import order
-from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE
+from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE, ROUGH
 from scorediff.verify.slope import Point, Slope, Use
 from scorediff.verify.strong import strong_order
 from scorediff.verify.two_sample import Alternative, TwoSample, scaled, shifted, two_sample
@@ -16,6 +16,7 @@ __all__ = [
     "GAUSSIAN",
     "LINE",
     "MIXTURE",
+    "ROUGH",
     "Alternative",
     "Audit",
     "Coefficients",

@@ -18,6 +18,7 @@ __all__ = [
     "GAUSSIAN",
     "LINE",
     "MIXTURE",
+    "ROUGH",
     "SCHEDULES",
     "PlainFunction",
     "as_solver",
@@ -35,6 +36,19 @@ GAUSSIAN = Gaussian(np.linspace(-1, 1, 8), np.geomspace(0.03, 4, 8))
 MIXTURE = GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 LINE = GaussianMixture((0.3, 0.7), ((1.0,), (-0.6,)), (0.1, 0.3))
 SCHEDULES: tuple[Schedule, ...] = (VPLinear(), RectifiedFlow())
+
+
+@dataclass(frozen=True)
+class _Alternating(Spacing):
+    """Steps in the log-SNR of 1 : 2 : 1 : 2 .., at every refinement: uneven where a smooth grid is ever more even."""
+
+    def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
+        places = np.concatenate([[0.0], np.cumsum(1.0 + np.arange(steps) % 2)])
+        first, last = (float(schedule.log_snr(t)) for t in (t_start, t_end))
+        return np.asarray(schedule.time_at(first + (last - first) * places / places[-1]))
+
+
+ROUGH = _Alternating()
 
 _LOG_SNR = (-2.0, 2.0)  # where a poor start shows: on a wider range it hides until the steps are many
 
