@@ -29,8 +29,9 @@ lint: .venv/.installed-lint  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy scorediff
 
-nightly: .venv/.installed-test  ## run all tests, the slow ones too, with ten times the examples
-	HYPOTHESIS_PROFILE=slow $(PYTEST) -m 'slow or not slow'
+nightly: .venv/.installed-test  ## run the slow tests, and the others with ten times the examples
+	$(PYTEST) -m slow
+	HYPOTHESIS_PROFILE=slow $(PYTEST)
 
 orders: .venv/.installed  ## measure the order of every solver, and write the table of the README
 	OMP_NUM_THREADS=1 $(BIN)/scorediff order --all --jobs $(WORKERS) --markdown README.md

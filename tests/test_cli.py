@@ -273,3 +273,43 @@ def test_a_reader_that_goes_away_is_no_traceback(here):
     line = f"{sys.executable} -m scorediff solvers --json | true"
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_order_prints_declared_beside_measured_and_writes_both_files(here):
+    page = here / "page.md"
+    page.write_text("# Mine\n<!-- orders -->\n<!-- /orders -->\n")
+    names = "ddim heun:coordinates=log-snr scipy-lsoda"
+    result = scorediff(f"order {names} --jobs 2 --csv o.csv --markdown page.md --points")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 declared orders are the measured ones, 1 skipped" in result.output
+    assert "heun:coordinates=log-snr" in result.output and "fitted" in result.output
+    with (here / "o.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["solver"], row["kind"]) for row in rows} >= {("ddim", "weak order"), ("ddim", "strong order")}
+    assert page.read_text().startswith("# Mine\n<!-- orders -->\n| solver | kind | declared |")
+
+
+def test_order_exits_with_1_where_a_solver_is_not_what_it_declares(here):
+    class Pretender(sd.Solver):
+        order = 2
+
+        def run(self, problem, x, grid, noise):
+            for t, s in grid.pairs():
+                x = x + (s - t) * problem.drift(t, x)
+                yield s, x
+
+    result = scorediff("order pretender --csv o.csv")
+    assert result.exit_code == 1
+    assert "mismatches: pretender (order)" in result.output and "declared 2" in result.output
+    assert (here / "o.csv").exists()
+
+
+def test_order_says_what_is_wrong_with_what_was_asked(here):
+    fails("order", 2, "--all")
+    fails("order ddim --all", 2, "--all")
+    fails("order dimm", 2, "did you mean 'ddim'")
+    fails("order ddim --csv no/where.csv", 2, "no")
+    fails("order ddim --markdown orders.txt", 2, ".md")
+    (here / "page.md").write_text("no marks")
+    fails("order ddpm-large --markdown page.md", 2, "<!-- orders -->")
+    assert (here / "page.md").read_text() == "no marks"

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from discovery import OURS
 
 import scorediff as sd
+from scorediff import registry
 
 ROOT = Path(__file__).parents[1]
 MODULES = [m.name for m in pkgutil.walk_packages(sd.__path__, "scorediff.") if not m.name.endswith("__main__")]
@@ -35,6 +37,40 @@ def test_readme_examples_run_one_after_another():
 def test_the_readmes_files_exist():
     for path in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\":]+)\"", (ROOT / "README.md").read_text()):
         assert (ROOT / (path[0] or path[1])).exists(), path
+
+
+def orders_of_the_readme():
+    table = (ROOT / "README.md").read_text().split("<!-- orders -->")[1].split("<!-- /orders -->")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.strip().splitlines()]
+    return {(row[0], row[1]): row[2:] for row in rows[2:]}
+
+
+def claims():
+    for name, solver in registry.names(sd.Solver).items():
+        if type(solver).__module__.startswith("scorediff."):
+            if sd.ProbabilityFlow in solver.solves:
+                yield name, "order", solver.order, solver.nfe
+            if sd.ReverseSDE in solver.solves:
+                yield name, "weak order", solver.weak_order, solver.nfe
+                yield name, "strong order", solver.strong_order, solver.nfe
+
+
+def test_the_readmes_table_has_every_claim_of_every_solver_and_each_holds():
+    rows = orders_of_the_readme()
+    assert sorted(rows) == sorted((name, kind) for name, kind, *_ in claims()), "run `make orders`"
+    for name, kind, declared, nfe in claims():
+        shown, _, _, per_step, verdict = rows[name, kind]
+        assert shown == ("-" if declared is None else f"{declared:g}"), f"{name}: run `make orders`"
+        assert per_step == ("-" if declared is None else "varies" if nfe is None else str(nfe)), name
+        assert verdict.startswith("skipped: it declares none" if declared is None else "OK"), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [s.name for s in OURS if not s.adaptive])
+def test_the_readmes_orders_are_those_measured_today(name):
+    rows = orders_of_the_readme()
+    for row in sd.verify.audit(name):
+        assert float(rows[name, row.kind][1]) == pytest.approx(row.report.order, abs=0.02), "run `make orders`"
 
 
 def test_the_face_is_complete_and_literal():

@@ -22,10 +22,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:Functional iteration did not con
 FIXED = [s for s in SOLVERS if not s.adaptive]
 ODE = [s for s in FIXED if sd.ProbabilityFlow in s.solves]
 SDE = [s for s in FIXED if sd.ReverseSDE in s.solves]
-EVEN = (TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton)  # these take even steps of their clock alone
+# torchsde's reversible Heun is unstable at the steps that these proofs can afford
+SETTLED = [s for s in SDE if s.name != "torchsde-reversible-heun"]
+# these take even steps of their clock alone, and want more of them than most proofs here can afford
+EVEN = (TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton)
 FREE = [s for s in FIXED if not isinstance(s, EVEN)]
 # nodes are asked for on their own by guests; what is left is their rounding of the clock
 ROUNDING = 1e-9
+
+
+def ours_first(solvers):
+    """Guests take their time: they are left to the slow run."""
+    return [s if s in OURS else pytest.param(s, marks=pytest.mark.slow) for s in solvers]
 
 
 def eta_of(solver):
@@ -65,7 +73,7 @@ def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
         print(f"{solver.name} at eta = {eta:.2g}: exact on {claim.value} on this grid, which is not claimed")
 
 
-@pytest.mark.parametrize("solver", [s for s in OURS if sd.ReverseSDE in s.solves], ids=label)
+@pytest.mark.parametrize("solver", ours_first(SETTLED), ids=label)
 @given(target=testing.gaussians(min_size=2), eta=testing.etas(), data=st.data())
 def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target, eta, data):
     eta = 1.0 if solver.name.startswith("ddpm") else eta
@@ -77,11 +85,10 @@ def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target
         for n in (40, 80, 160)
     ]
     # where leading errors cancel they may fall faster for a while, but the law is the flow's in the limit
-    rate = np.log2(errors[0] / errors[2]) / 2
-    assert rate > solver.weak_order - 0.2 or errors[2] < 1e-5
+    assert errors[2] < 1e-5 or np.log2(errors[0] / errors[2]) / 2 > solver.weak_order - 0.2
 
 
-@pytest.mark.parametrize("solver", [s for s in ODE if s in OURS], ids=label)
+@pytest.mark.parametrize("solver", ours_first([s for s in ODE if s in FREE]), ids=label)
 @given(target=testing.gaussians(), seed=testing.seeds())
 def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, seed):
     schedule = sd.VPLinear()
@@ -93,10 +100,14 @@ def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, se
         latent = sd.encode(flow, solver, x, steps=n, **span).x
         errors.append(apart(sd.solve(flow, solver, latent, steps=n, **span).x, x))
     # a symmetric pair may do better than either way alone
-    assert np.log2(errors[0] / errors[1]) / 2 > solver.order - 0.3 or errors[1] < 1e-9
+    assert errors[1] < 1e-9 or np.log2(errors[0] / errors[1]) / 2 > solver.order - 0.3
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if s in OURS], ids=label)
+# torchdiffeq's adaptive methods and its iterations stop for the whole batch at once, as their docstrings say
+ALONE = [s for s in SOLVERS if s in OURS or (s in FIXED and not isinstance(s, TorchDiffEqAdamsMoulton))]
+
+
+@pytest.mark.parametrize("solver", ALONE, ids=label)
 @given(seed=testing.seeds(), dtype=st.sampled_from([torch.float32, torch.float64]), eta=testing.etas())
 def test_a_sample_is_bit_for_bit_the_same_in_any_batch_and_order(solver, seed, dtype, eta):
     eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else None
@@ -223,7 +234,7 @@ class _Watched:
         return self._exact(t, x)
 
 
-@pytest.mark.parametrize("solver", OURS, ids=label)
+@pytest.mark.parametrize("solver", SOLVERS, ids=label)
 @given(schedule=testing.schedules(), target=testing.gaussians(), steps=st.integers(1, 12), seed=testing.seeds())
 def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule, target, steps, seed):
     watched = _Watched(target, schedule)
@@ -234,10 +245,11 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
     assert np.all(solution.t == schedule.t_end)
     assert solution.evaluations.sum() == solution.rows == len(watched.times)
     if not solver.adaptive:
-        assert np.all(solution.evaluations == steps * solver.nfe) and np.all(solution.accepted == steps)
+        assert np.all(solution.accepted == steps)
+        assert solver.nfe is None or np.all(solution.evaluations == steps * solver.nfe)
 
 
-@pytest.mark.parametrize("solver", [s for s in FREE if s in OURS], ids=label)
+@pytest.mark.parametrize("solver", ours_first(FREE), ids=label)
 @given(data=st.data(), steps=st.one_of(st.integers(1, 12), st.just(1000)), seed=testing.seeds())
 def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")

@@ -48,7 +48,7 @@ def order(
     """
     from scorediff import registry
     from scorediff.solvers import Solver
-    from scorediff.verify.audit import Audit
+    from scorediff.verify.audit import Audit, between_marks
 
     if every == bool(solvers):
         raise ValueError("name the solvers to measure, as in 'scorediff order ddim heun', or give --all, not both")
@@ -56,6 +56,7 @@ def order(
         options.output(csv, (".csv",))
     if markdown is not None:
         options.output(markdown, (".md",))
+        between_marks(markdown)
     names = solvers or sorted(registry.names(Solver))  # type: ignore[type-abstract]
     for name in names:
         options.parse_solver(name)

@@ -13,7 +13,7 @@ from scorediff.verify.measured import OrderReport
 from scorediff.verify.order import order
 from scorediff.verify.strong import strong_order
 
-__all__ = ["Audit", "Row", "audit"]
+__all__ = ["Audit", "Row", "audit", "between_marks"]
 
 _ETAS = (1.0, 0.5)
 _MARKS = "<!-- orders -->", "<!-- /orders -->"
@@ -81,22 +81,11 @@ class Audit:
         return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
     def to_markdown(self, path: str | Path) -> None:
-        """Write the table, whole or not at all: between the marks `<!-- orders -->` and `<!-- /orders -->` of a file
-        that has them. Raises ValueError for a file without both.
-        """
+        """Write the table, whole or not at all: between the marks of a file that is there, see `between_marks`."""
         from scorediff.pictures import write_whole
 
-        text, file = f"{self.markdown()}\n", Path(path)
-        if file.exists():
-            before, first, rest = file.read_text(encoding="utf-8").partition(_MARKS[0])
-            _, second, after = rest.partition(_MARKS[1])
-            if not (first and second):
-                raise ValueError(
-                    f"{path} is there and has no lines {' and '.join(_MARKS)} to put the table between: add them, or "
-                    "name a new file"
-                )
-            text = f"{before}{first}\n{text}{second}{after}"
-        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+        before, after = between_marks(path)
+        write_whole(path, lambda part: part.write_text(f"{before}{self.markdown()}\n{after}", encoding="utf-8"))
 
     def to_csv(self, path: str | Path) -> None:
         """Write a line per problem and claim, whole or not at all."""
@@ -109,6 +98,21 @@ class Audit:
                 writer.writerows(_lines(self.rows))
 
         write_whole(path, write)
+
+
+def between_marks(path: str | Path) -> tuple[str, str]:
+    """What stands before and after the table in a markdown file: up to the line `<!-- orders -->`, and from the line
+    `<!-- /orders -->`; nothing, where there is no such file yet. Raises ValueError for a file without both.
+    """
+    file = Path(path)
+    if not file.exists():
+        return "", ""
+    before, first, rest = file.read_text(encoding="utf-8").partition(_MARKS[0])
+    _, second, after = rest.partition(_MARKS[1])
+    if not (first and second):
+        marks = " and ".join(_MARKS)
+        raise ValueError(f"{path} has no lines {marks} to put the table between: add them, or name a new file")
+    return f"{before}{first}\n", f"{second}{after}"
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[list[object]]:
