@@ -40,13 +40,18 @@ class Row:
         r = self.report
         if r is None:
             return (self.solver, self.kind, "-", "-", "-", "-", f"skipped: {self.skipped}")
-        left, count = [m for m in r.measurements if m.slope is None], len(r.measurements)
-        # what could not be measured is said, beside what was
-        words = f"{r.verdict} ({len(left)} of {count} problems skipped: {left[0].skipped})" if left else r.verdict
         measured = "-" if r.order is None else f"{r.order:.2f}"
         interval = "-" if r.interval is None else f"{r.interval[0]:.2f} to {r.interval[1]:.2f}"
         per_step = "varies" if r.per_step is None or r.nfe is None else f"{r.per_step:g}"
-        return (self.solver, self.kind, f"{r.declared:g}" if r.declared else "-", measured, interval, per_step, words)
+        return (
+            self.solver,
+            self.kind,
+            f"{r.declared:g}" if r.declared else "-",
+            measured,
+            interval,
+            per_step,
+            r.verdict,
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from scorediff.verify.slope import Point, Slope, Use
 __all__ = ["Measurement", "OrderReport"]
 
 _BELOW, _ABOVE = 0.15, 0.35
+_WIDE = 2.0  # an interval that says nothing
 _FLAT = 0.3  # errors that fall more slowly do not fall
 _HIGH = 5  # from this order on the interval decides
 
@@ -28,6 +29,9 @@ class Measurement:
         if self.slope is None or self.slope.exact:
             return ""
         order, interval, floor = self.slope.order, self.slope.interval, self.slope.floor
+        failed = [f"{p.steps:g}" for p in self.slope.points if p.use is Use.FAILED]
+        if failed:
+            return f"not finite at {', '.join(failed)} steps"
         if floor is not None:
             fell = "" if order is None else f" after falling at order {order:.2f}"
             return (
@@ -39,9 +43,10 @@ class Measurement:
                 f"errors do not fall ({last.error:.1e} at {last.steps:g} steps), so it does not converge to the truth,"
             )
         if order is None or interval is None:
-            left, failed = len(self.slope.fitted), sum(p.use is Use.FAILED for p in self.slope.points)
-            way_out = "look at the runs that are not finite" if failed else "give a longer ladder of steps"
-            return f"only {left} points are left to fit, of {len(self.slope.points)} ({way_out})"
+            left, count = len(self.slope.fitted), len(self.slope.points)
+            return f"only {left} points are left to fit, of {count} (give a longer ladder of steps)"
+        if declared < _HIGH and interval[1] - interval[0] > _WIDE:
+            return f"measured {order:.2f}, but anything from {interval[0]:.2f} to {interval[1]:.2f} would fit"
         # as printed, to two decimals
         if round(order + _BELOW if declared < _HIGH else interval[1], 2) < declared:
             return f"measured {order:.2f} ({interval[0]:.2f} to {interval[1]:.2f}), declared {declared}"
@@ -115,7 +120,9 @@ class OrderReport:
     def verdict(self) -> str:
         """In words: OK, or the worst that is wrong."""
         if self.ok:
-            return "OK"
+            # what could not be measured is said, beside what was
+            left = [m.skipped for m in self.measurements if m.slope is None]
+            return f"OK ({len(left)} of {len(self.measurements)} problems skipped: {left[0]})" if left else "OK"
         first, *others = self.faults
         return f"{first} (and {len(others)} more)" if others else first
 

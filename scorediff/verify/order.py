@@ -30,7 +30,7 @@ from scorediff.verify.runs import (
     grid_of,
     refined,
 )
-from scorediff.verify.slope import Point, fit, settled
+from scorediff.verify.slope import Point, counted, fit, settled
 
 __all__ = ["order"]
 
@@ -91,10 +91,10 @@ def order(
             measured = _Measured(solver, law, one, eta, grid, span, seed)
             try:
                 points, rounding = measured.points(steps)
-            except (_NotMeasurable, SolverError) as error:
+            except _NotMeasurable as error:
                 measurements.append(Measurement(words, None, str(error)))
                 continue
-            per_step = _per_step(points) if per_step is None and not solver.adaptive else per_step
+            per_step = counted(points) if per_step is None and not solver.adaptive else per_step
             measurements.append(Measurement(words, fit(points, rounding, smooth=not solver.adaptive)))
     kind = "weak order" if eta else "order"
     wanted = declared if declared is not None else own
@@ -162,14 +162,18 @@ class _Measured:
 
     def _gaussian_law(self, nodes: Grid) -> Point:
         law: Any = self.target
-        found = _found(lambda: moments(self.solver, law, schedule=self.schedule, grid=nodes, eta=self.eta))
-        return Point(nodes.steps, found.calls, found.wasserstein)
+
+        def measure() -> tuple[float, int]:
+            found = moments(self.solver, law, schedule=self.schedule, grid=nodes, eta=self.eta)
+            return found.wasserstein, found.calls
+
+        return _point(nodes, measure)
 
     def _mixture_law(self, nodes: Grid) -> Point:
         if not isinstance(self.target, GaussianMixture):
             raise _NotMeasurable(f"the law on {self.target!r} cannot be computed: give a Gaussian or a mixture")
-        error, calls = _found(lambda: characteristic_error(self.solver, self.target, self.schedule, nodes, self.eta))  # type: ignore[arg-type]
-        return Point(nodes.steps, calls, error)
+        law = self.target
+        return _point(nodes, lambda: characteristic_error(self.solver, law, self.schedule, nodes, self.eta))
 
     def _trajectory(self, nodes: Grid, start: Tensor, truth: Tensor, solver: Solver | None = None) -> Point:
         flow = ProbabilityFlow(self.target.denoiser(self.schedule))
@@ -201,17 +205,15 @@ def _steps_taken(accepted: float, evaluations: float) -> float:
     return float(accepted) if accepted > 1 else evaluations
 
 
-def _per_step(points: Sequence[Point]) -> float:
-    """Evaluations that one more step takes."""
-    a, b = points[0], points[-1]
-    return (b.evaluations - a.evaluations) / (b.steps - a.steps)
-
-
-def _found(measure: Callable[[], Any]) -> Any:
+def _point(nodes: Grid, measure: Callable[[], tuple[float, int]]) -> Point:
+    """The error and the evaluations that `measure` finds on `nodes`; an error that is not finite where a run fails."""
     try:
-        return measure()
-    except ValueError as error:
-        raise _NotMeasurable(str(error)) from error
+        error, calls = measure()
+    except SolverError:
+        return Point(nodes.steps, float("nan"), float("nan"))
+    except ValueError as refusal:
+        raise _NotMeasurable(str(refusal)) from refusal
+    return Point(nodes.steps, calls, error)
 
 
 @lru_cache(maxsize=64)

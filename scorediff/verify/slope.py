@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Point", "Slope", "Use", "fit", "settled"]
+__all__ = ["Point", "Slope", "Use", "counted", "fit", "settled"]
 
 _LEAST = 4  # points of a fit
 _STEADY = 0.04  # how far the slope may move as coarse points come in, where errors fall smoothly
@@ -57,6 +57,12 @@ class Slope:
     def exact(self) -> bool:
         """Are all errors at rounding?"""
         return all(p.use is Use.ROUNDING for p in self.points)
+
+
+def counted(points: Sequence[Point]) -> float:
+    """Evaluations that one more step takes."""
+    a, b = points[0], points[-1]
+    return (b.evaluations - a.evaluations) / (b.steps - a.steps)
 
 
 def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slope:

@@ -18,7 +18,7 @@ from scorediff.solvers import Solver, solve
 from scorediff.solvers.solve import resolve
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.runs import GAUSSIAN, MIXTURE, SCHEDULES, described, ends, grid_of, refined
-from scorediff.verify.slope import Point, fit
+from scorediff.verify.slope import Point, counted, fit
 
 __all__ = ["strong_order"]
 
@@ -67,7 +67,7 @@ def strong_order(
             Point(node.steps, a[1], _distance(b[0] - a[0]))
             for node, (a, b) in zip(nodes, pairwise(ends_of), strict=False)
         ]
-        per_step = (points[-1].evaluations - points[0].evaluations) / (points[-1].steps - points[0].steps)
+        per_step = counted(points)
         words = f"{described(law)}, {type(one).__name__}, eta = {eta:g}"
         measurements.append(Measurement(words, fit(points, _ROUNDING)))
     wanted = solver.strong_order if declared is None else declared

@@ -1,0 +1,675 @@
+"""Slips planted in our own solvers, in memory, and the proofs that have to see them.
+
+A slip is one piece of a module's text put in the place of another; the module so changed is executed as a fresh one,
+and the real classes stay as they are. `python tests/mutations.py` writes what each proof sees into docs/mutations.md.
+"""
+
+import gc
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+import scorediff as sd
+from scorediff.verify import GAUSSIAN, LINE, MIXTURE, ROUGH, coefficients, moments, order, strong_order
+
+PAGE = Path(__file__).parents[1] / "docs" / "mutations.md"
+SCHEDULES = (sd.VPLinear(), sd.RectifiedFlow())
+
+EXPONENTIAL, ADAPTIVE = "scorediff.solvers.exponential", "scorediff.solvers.adaptive"
+RUNGE_KUTTA, STOCHASTIC = "scorediff.solvers.runge_kutta", "scorediff.solvers.stochastic"
+COORDINATES, STATES = "scorediff.coordinates", "scorediff.states"
+
+
+# The samplers, each with a second route to what it is
+
+
+@dataclass(frozen=True)
+class _Written(sd.Solver):
+    """A sampler written out; its name begins with `_`, so that nobody discovers it."""
+
+    formula: Callable[..., Any] = None
+    solves = (sd.ProbabilityFlow, sd.ReverseSDE)
+
+    def run(self, problem, x, grid, noise):
+        return self.formula(problem, x, grid, noise)
+
+
+def _edm(problem, x, grid):
+    """`x / alpha` and what goes with it: the readings at a node, `sigma / alpha` and the log-SNR at all nodes."""
+    schedule, t = problem.schedule, grid.times.tolist()
+    alpha, s = schedule.alpha(grid.times).tolist(), (schedule.sigma(grid.times) / schedule.alpha(grid.times)).tolist()
+    return t, s, alpha, schedule.log_snr(grid.times).tolist(), x * (1 / alpha[0])
+
+
+def _data_form(problem, x, grid, noise):
+    # y_1 = rho y_0 + (1 - rho) D + s_1 sqrt(1 - (s_1/s_0)^(2 eta^2)) z, rho = (s_1/s_0)^(1 + eta^2), and
+    # D = D_0 + (D_0 - D_-1) / (2 r), as in k-diffusion's sample_dpmpp_2m and sample_dpmpp_2m_sde
+    t, s, alpha, clock, y = _edm(problem, x, grid)
+    eta2, before = problem.eta**2, None
+    for n in range(grid.steps):
+        data = now = problem.denoiser(t[n], y * alpha[n])[0]
+        if before is not None:
+            data = now + (now - before) * ((clock[n + 1] - clock[n]) / (clock[n] - clock[n - 1]) / 2)
+        rho, before = (s[n + 1] / s[n]) ** (1 + eta2), now
+        y = y * rho + data * (1 - rho)
+        if eta2:
+            y = y + noise(clock[n], clock[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * eta2)))
+        yield t[n + 1], y * alpha[n + 1]
+
+
+def _noise_form(problem, x, grid, noise):
+    # y_1 = y_0 + (1 + eta^2) (s_1 - s_0) E + eta sqrt(s_0^2 - s_1^2) z, E = E_0 + (E_0 - E_-1) / (2 r)
+    t, s, alpha, clock, y = _edm(problem, x, grid)
+    eta2, before = problem.eta**2, None
+    for n in range(grid.steps):
+        slope = now = problem.denoiser(t[n], y * alpha[n])[1]
+        if before is not None:
+            slope = now + (now - before) * ((clock[n + 1] - clock[n]) / (clock[n] - clock[n - 1]) / 2)
+        y, before = y + slope * ((1 + eta2) * (s[n + 1] - s[n])), now
+        if eta2:
+            y = y + noise(clock[n], clock[n + 1]) * np.sqrt(eta2 * (s[n] ** 2 - s[n + 1] ** 2))
+        yield t[n + 1], y * alpha[n + 1]
+
+
+def _ddim(problem, x, grid, noise):
+    # arXiv:2010.02502, eq. 12, with eta^2 times the variance of the posterior q(x_1 | x_0, D)
+    schedule, clock = problem.schedule, problem.schedule.log_snr(grid.times).tolist()
+    for (t, s), a, b in zip(grid.pairs(), clock, clock[1:], strict=False):
+        alpha_0, sigma_0, alpha_1, sigma_1 = (float(f(u)) for u in (t, s) for f in (schedule.alpha, schedule.sigma))
+        posterior = (sigma_1 / sigma_0) ** 2 * (sigma_0**2 - (alpha_0 / alpha_1 * sigma_1) ** 2)
+        data, eps = problem.denoiser(t, x)
+        x = data * alpha_1 + eps * np.sqrt(sigma_1**2 - problem.eta**2 * posterior)
+        x = x + noise(a, b) * (problem.eta * np.sqrt(posterior))
+        yield s, x
+
+
+def _edm_heun(problem, x, grid, noise):
+    # arXiv:2206.00364, algorithm 1 without churn
+    t, s, alpha, _, y = _edm(problem, x, grid)
+    for n in range(grid.steps):
+        slope = (y - problem.denoiser(t[n], y * alpha[n])[0]) * (1 / s[n])
+        euler = y + slope * (s[n + 1] - s[n])
+        other = (euler - problem.denoiser(t[n + 1], euler * alpha[n + 1])[0]) * (1 / s[n + 1])
+        y = y + (slope + other) * ((s[n + 1] - s[n]) / 2)
+        yield t[n + 1], y * alpha[n + 1]
+
+
+def _heun(problem, x, grid, noise):
+    for t, s in grid.pairs():
+        a = problem.drift(t, x)
+        x = x + (a + problem.drift(s, x + a * (s - t))) * ((s - t) / 2)
+        yield s, x
+
+
+def _rk4(problem, x, grid, noise):
+    for t, s in grid.pairs():
+        h, middle = s - t, (t + s) / 2
+        a = problem.drift(t, x)
+        b = problem.drift(middle, x + a * (h / 2))
+        c = problem.drift(middle, x + b * (h / 2))
+        x = x + (a + b * 2 + c * 2 + problem.drift(s, x + c * h)) * (h / 6)
+        yield s, x
+
+
+def _euler_maruyama(problem, x, grid, noise):
+    for t, s in grid.pairs():
+        kick = noise(t, s) * (float(problem.diffusion(t)) * np.sqrt(t - s))
+        x = x + problem.drift(t, x) * (s - t) + kick
+        yield s, x
+
+
+def _stochastic_heun(problem, x, grid, noise):
+    for t, s in grid.pairs():
+        kick, g, g_s = noise(t, s) * np.sqrt(t - s), float(problem.diffusion(t)), float(problem.diffusion(s))
+        a = problem.drift(t, x)
+        b = problem.drift(s, x + a * (s - t) + kick * g)
+        x = x + (a + b) * ((s - t) / 2) + kick * ((g + g_s) / 2)
+        yield s, x
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A solver made of the classes of a module, at an eta, and what is known of it besides its own claims.
+
+    `same`: another sampler that has its coefficients. `exact`: on any grid, "means" of a Gaussian or all of "points".
+    """
+
+    name: str
+    module: str
+    make: Callable[[ModuleType], sd.Solver]
+    eta: float = 0.0
+    same: sd.Solver | None = None
+    exact: str = ""
+
+    @property
+    def solver(self) -> sd.Solver:
+        """The true one."""
+        return self.make(importlib.import_module(self.module))
+
+    def problem(self, target, schedule):
+        denoiser = target.denoiser(schedule)
+        return sd.ReverseSDE(denoiser, self.eta) if self.eta else sd.ProbabilityFlow(denoiser)
+
+
+SAMPLERS = {
+    s.name: s
+    for s in [
+        Sampler("DDIM", EXPONENTIAL, lambda m: m.DDIM(), 0.0, sd.Euler(sd.DDIMCoordinates()), "points"),
+        Sampler("DDIM, eta = 0.5", EXPONENTIAL, lambda m: m.DDIM(), 0.5, _Written(_ddim), "points"),
+        Sampler("DDPM", EXPONENTIAL, lambda m: m.DDPM(), 1.0, sd.SDEDPMSolverPP(1), "points"),
+        Sampler("DPM-Solver 1", EXPONENTIAL, lambda m: m.DPMSolver(1), 0.0, sd.DDIM(), "means"),
+        Sampler("DPM-Solver 2M", EXPONENTIAL, lambda m: m.DPMSolver(2), 0.0, _Written(_noise_form), "means"),
+        Sampler("DPM-Solver++ 2M", EXPONENTIAL, lambda m: m.DPMSolverPP(2), 0.0, _Written(_data_form), "points"),
+        Sampler(
+            "SDE-DPM-Solver 2M, eta = 0.5",
+            EXPONENTIAL,
+            lambda m: m.SDEDPMSolver(2),
+            0.5,
+            _Written(_noise_form),
+            "means",
+        ),
+        Sampler(
+            "SDE-DPM-Solver++ 2M, eta = 0.5",
+            EXPONENTIAL,
+            lambda m: m.SDEDPMSolverPP(2),
+            0.5,
+            _Written(_data_form),
+            "points",
+        ),
+        Sampler("Heun", RUNGE_KUTTA, lambda m: m.Heun(), 0.0, _Written(_heun)),
+        Sampler("EDM's Heun", RUNGE_KUTTA, lambda m: m.Heun(m.DDIMCoordinates()), 0.0, _Written(_edm_heun), "means"),
+        Sampler("RK4", RUNGE_KUTTA, lambda m: m.RK4(), 0.0, _Written(_rk4)),
+        Sampler("RK45", ADAPTIVE, lambda m: m.RK45(max_evaluations=1000)),
+        Sampler("Euler-Maruyama, eta = 0.5", STOCHASTIC, lambda m: m.EulerMaruyama(), 0.5, _Written(_euler_maruyama)),
+        Sampler(
+            "stochastic Heun, eta = 0.5", STOCHASTIC, lambda m: m.StochasticHeun(), 0.5, _Written(_stochastic_heun)
+        ),
+    ]
+}
+
+
+# The slips
+
+
+@dataclass(frozen=True)
+class Slip:
+    """`old` stands once in the text of `module`; with `new` in its place the sampler has `wrong`."""
+
+    name: str
+    sampler: str
+    wrong: str
+    module: str
+    old: str
+    new: str
+
+
+# A table: name, sampler, what is wrong, module, and the two texts.
+# fmt: off
+SLIPS = [
+    # which time, which symbol
+    Slip("sigma of the wrong time, order 1", "DPM-Solver 1",
+         "sigma_0 for sigma_1 in front of the reading", EXPONENTIAL,
+         "-nodes.sigma_1 * q * np.expm1(h)", "-nodes.sigma_0 * q * np.expm1(h)"),
+    Slip("sigma of the wrong time, order 2", "DPM-Solver 2M", "the same slip, where order 2 is claimed", EXPONENTIAL,
+         "-nodes.sigma_1 * q * np.expm1(h)", "-nodes.sigma_0 * q * np.expm1(h)"),
+    Slip("sigma of the wrong time, in DDIM", "DDIM",
+         "sigma_0 E for sigma_1 E: no step removes any noise", EXPONENTIAL,
+         "noise=nodes.sigma_1)", "noise=nodes.sigma_0)"),
+    Slip("alpha of the wrong time", "DPM-Solver++ 2M", "alpha_0 for alpha_1 in front of the reading", EXPONENTIAL,
+         "-nodes.alpha_1 * np.expm1(-q * h)", "-nodes.alpha_0 * np.expm1(-q * h)"),
+    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", EXPONENTIAL,
+         "-nodes.alpha_1 * np.expm1(-q * h)", "nodes.alpha_1 * np.expm1(q * h)"),
+    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", EXPONENTIAL,
+         "np.asarray(fn(grid.times)) for fn", "np.asarray(fn(grid.times), dtype=np.float32) for fn"),
+    # what a multistep method remembers
+    Slip("half a divided difference", "DPM-Solver++ 2M", "(D_0 - D_-1) / (4 r) for (D_0 - D_-1) / (2 r)", EXPONENTIAL,
+         "half_ratio[1:] = nodes.h[1:] / (2 * nodes.h[:-1])", "half_ratio[1:] = nodes.h[1:] / (4 * nodes.h[:-1])"),
+    Slip("r inverted", "DPM-Solver++ 2M", "h / h_-1 for h_-1 / h", EXPONENTIAL,
+         "half_ratio[1:] = nodes.h[1:] / (2 * nodes.h[:-1])", "half_ratio[1:] = nodes.h[:-1] / (2 * nodes.h[1:])"),
+    Slip("r of the step before", "DPM-Solver 2M",
+         "h_-2 / h for h_-1 / h, so that the second step has no history either", EXPONENTIAL,
+         "half_ratio[1:] = nodes.h[1:] / (2 * nodes.h[:-1])", "half_ratio[2:] = nodes.h[2:] / (2 * nodes.h[:-2])"),
+    Slip("history not shifted", "DPM-Solver++ 2M", "the first reading stays the one before for ever", EXPONENTIAL,
+         "if looks_back:", "if looks_back and not last:"),
+    Slip("the wrong half of the history", "SDE-DPM-Solver 2M, eta = 0.5",
+         "the data of the step before where its noise is meant", EXPONENTIAL,
+         "_terms(reading, 1.0 - self.remembers, 1.0 * self.remembers)",
+         "_terms(reading, 1.0 * self.remembers, 1.0 - self.remembers)"),
+    Slip("a last step of order 1", "DPM-Solver++ 2M",
+         "no history in the last step, as some libraries have it", EXPONENTIAL,
+         "half_ratio[1:] = nodes.h[1:] / (2 * nodes.h[:-1])",
+         "half_ratio[1:-1] = nodes.h[1:-1] / (2 * nodes.h[:-2])"),
+    # eta, and how much noise
+    Slip("(1 - eta^2) dropped", "DDIM, eta = 0.5",
+         "sigma_1 eta e^(-h) E for sigma_1 sqrt(1 - eta^2 + eta^2 e^(-2h)) E, the same at eta = 1", EXPONENTIAL,
+         "np.sqrt((1 - eta**2) + eta**2 * np.exp(-2 * nodes.h))", "np.sqrt(eta**2 * np.exp(-2 * nodes.h))"),
+    Slip("DDIM's noise written for VP", "DDIM, eta = 0.5",
+         "sqrt(1 - (alpha_0/alpha_1)^2) sigma_1/sigma_0, the paper's, right where alpha^2 + sigma^2 = 1", EXPONENTIAL,
+         "c = eta * nodes.sigma_1 * np.sqrt(-np.expm1(-2 * nodes.h))",
+         "c = eta * nodes.sigma_1 / nodes.sigma_0 * np.sqrt(1 - (nodes.alpha_0 / nodes.alpha_1) ** 2)"),
+    Slip("the sign of the noise", "DDIM, eta = 0.5", "-c z for c z: another sample of the same law", EXPONENTIAL,
+         "noise=rest, fresh=c)", "noise=rest, fresh=-c)"),
+    Slip("eta used once", "SDE-DPM-Solver++ 2M, eta = 0.5",
+         "e^(-eta h) for e^(-eta^2 h), the same at eta = 1", EXPONENTIAL,
+         "np.exp(-(eta**2) * h)", "np.exp(-eta * h)"),
+    Slip("expm1 of half its argument", "SDE-DPM-Solver 2M, eta = 0.5",
+         "noise of variance e^h - 1 for e^(2h) - 1", EXPONENTIAL,
+         "np.sqrt(np.expm1(2 * h))", "np.sqrt(np.expm1(h))"),
+    Slip("the variance for the standard deviation", "DDPM", "v for sqrt(v)", EXPONENTIAL,
+         "np.sqrt(v) * nodes.sigma_1 / nodes.sigma_0", "v * nodes.sigma_1 / nodes.sigma_0"),
+    Slip("the larger variance for the smaller", "DDPM",
+         "sqrt(v) for sqrt(v) sigma_1/sigma_0, which is a sampler of its own", EXPONENTIAL,
+         "np.sqrt(v) * nodes.sigma_1 / nodes.sigma_0", "np.sqrt(v)"),
+    Slip("the posterior written for VE", "DDPM", "v = sigma_0^2 - sigma_1^2, right where alpha = 1", EXPONENTIAL,
+         "-(nodes.sigma_0**2) * np.expm1(-2 * nodes.h)", "nodes.sigma_0**2 - nodes.sigma_1**2"),
+    Slip("a square dropped", "DDPM", "sigma_1/sigma_0 for its square in front of the state", EXPONENTIAL,
+         "a * (nodes.sigma_1 / nodes.sigma_0) ** 2", "a * (nodes.sigma_1 / nodes.sigma_0)"),
+    # which noise
+    Slip("one noise for all steps", "DDPM", "every step asks for the noise of the first interval", EXPONENTIAL,
+         "noise(a, b)", "noise(clock[0], clock[1])"),
+    Slip("the noise since the start", "DDPM",
+         "intervals that overlap: right with independent noise, wrong along a path", EXPONENTIAL,
+         "noise(a, b)", "noise(clock[0], b)"),
+    Slip("the noise of the step before", "DDPM",
+         "every step has the noise of the interval before its own: the same law, another path", EXPONENTIAL,
+         "pairwise(clock)", "pairwise([2 * clock[0] - clock[1], *clock[:-1]])"),
+    # what the body does with readings
+    Slip("data clipped to [-1, 1]", "DPM-Solver++ 2M", "the body clips the data it reads", EXPONENTIAL,
+         "reading = problem.denoiser(t, x)", "reading = [part.clamp(-1, 1) for part in problem.denoiser(t, x)]"),
+    Slip("every reading asked for twice", "DDPM", "one evaluation in two is thrown away", EXPONENTIAL,
+         "reading = problem.denoiser(t, x)", "reading = [problem.denoiser(t, x) for _ in range(2)][1]"),
+    # Runge-Kutta
+    Slip("a stage dropped", "RK4", "weights (1/6, 1/3, 1/2, 0) for (1/6, 1/3, 1/3, 1/6)", RUNGE_KUTTA,
+         "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 3, 1 / 2, 0.0)"),
+    Slip("weights in the wrong order", "RK4", "weights (1/3, 1/6, 1/6, 1/3) for (1/6, 1/3, 1/3, 1/6)", RUNGE_KUTTA,
+         "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 3, 1 / 6, 1 / 6, 1 / 3)"),
+    Slip("a stage on the wrong slope", "RK4",
+         "the third stage goes along the first slope for the second", RUNGE_KUTTA,
+         "(0.5,), (0.0, 0.5)", "(0.5,), (0.5, 0.0)"),
+    Slip("a weight forgotten", "RK4", "weights (1/6, 1/3, 1/3)", RUNGE_KUTTA,
+         "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 3, 1 / 3)"),
+    Slip("two digits swapped", "RK45", "-212/792 for -212/729", ADAPTIVE,
+         "-212 / 729", "-212 / 792"),
+    Slip("a stage at the wrong time", "Heun", "the second slope is taken at t_0", RUNGE_KUTTA,
+         "at = t if c == 0 else s if c == 1", "at = t if c == 0 else t if c == 1"),
+    Slip("a buffer written too early", "Heun", "a state is overwritten while it is still wanted", STATES,
+         "_storage_uses(base) == _IDLE_USES and", "_storage_uses(base) >= _IDLE_USES and"),
+    Slip("one norm for the batch", "RK45", "the error is that of all samples together", ADAPTIVE,
+         "row_mean((v.to(wide) / allowed) ** 2)", "((v.to(wide) / allowed) ** 2).mean().expand(len(v))"),
+    Slip("a slope not kept", "RK45",
+         "where only a part of the batch passes, its new state keeps the old slope", ADAPTIVE,
+         "y[rows[good]], k[rows[good]] = new_y[good], new_k[good]", "y[rows[good]] = new_y[good]"),
+    # coordinates
+    Slip("coordinates left at the wrong time", "EDM's Heun", "the scale of the step's start at its end", RUNGE_KUTTA,
+         "moved.leave(s, y)", "moved.leave(t, y)"),
+    Slip("coordinates left the wrong way", "EDM's Heun", "m y for y / m", COORDINATES,
+         "y * per_sample(1 / self.coordinates.scale(self.problem.schedule, t), y)",
+         "y * per_sample(self.coordinates.scale(self.problem.schedule, t), y)"),
+    # black boxes on the reverse SDE
+    Slip("the sign of the reverse drift", "Euler-Maruyama, eta = 0.5",
+         "the term of eta^2 pushes away from the data", COORDINATES,
+         "to_noise = to_noise - eta**2", "to_noise = to_noise + eta**2"),
+    Slip("eta used once in the drift", "Euler-Maruyama, eta = 0.5", "eta for eta^2, the same at eta = 1", COORDINATES,
+         "to_noise = to_noise - eta**2", "to_noise = to_noise - eta"),
+    Slip("noise without eta", "Euler-Maruyama, eta = 0.5", "g for eta g, the same at eta = 1", COORDINATES,
+         "return self.problem.eta * self._noise_scale(t)", "return self._noise_scale(t)"),
+    Slip("noise without its factor", "Euler-Maruyama, eta = 0.5", "sqrt(lambda') for sqrt(2 lambda')", COORDINATES,
+         "np.sqrt(2 * np.abs(rate))", "np.sqrt(np.abs(rate))"),
+    Slip("the square root forgotten", "Euler-Maruyama, eta = 0.5", "b h z for b sqrt(h) z", STOCHASTIC,
+         "abs(end - start) ** 0.5", "abs(end - start)"),
+    Slip("noise at one end", "stochastic Heun, eta = 0.5", "b_0 for (b_0 + b_1) / 2", STOCHASTIC,
+         "((b_0 + b_1) / 2, z)", "(b_0, z)"),
+    Slip("a predictor without noise", "stochastic Heun, eta = 0.5", "y' = y_0 + a_0 h", STOCHASTIC,
+         "(h, a_0), (b_0, z))", "(h, a_0))"),
+    Slip("the noise of the predictor turned", "stochastic Heun, eta = 0.5",
+         "y' = y_0 + a_0 h - b_0 sqrt(h) z", STOCHASTIC,
+         "(h, a_0), (b_0, z))", "(h, a_0), (-b_0, z))"),
+    Slip("a midpoint with half the noise", "stochastic Heun, eta = 0.5",
+         "the slope at y' = y_0 + (a_0 h + b_0 sqrt(h) z) / 2, halfway in time, for the mean of two slopes", STOCHASTIC,
+         "(h, a_0), (b_0, z))\n            a_1 = moved.drift_at(s, predicted)\n"
+         "            y = work.combine((1.0, y), (h / 2, a_0), (h / 2, a_1),",
+         "(h / 2, a_0), (b_0 / 2, z))\n            a_1 = moved.drift_at(moved.time(start + h / 2), predicted)\n"
+         "            y = work.combine((1.0, y), (h, a_1),"),
+]
+# fmt: on
+
+
+@contextmanager
+def planted(slip: Slip) -> Iterator[sd.Solver]:
+    """The solver of the slip's sampler, with the slip in it.
+
+    The mutant is a user's class to the registry, and goes with the block once nobody holds it: `gc.collect()`. Raises
+    LookupError where the text to be replaced does not stand there exactly once, ValueError where the mutant is refused.
+    """
+    sampler, count = SAMPLERS[slip.sampler], _text(slip.module).count(slip.old)
+    if count != 1:
+        raise LookupError(
+            f"the slip {slip.name!r} no longer applies: {slip.old!r} stands {count} times in {slip.module}, not once: "
+            "bring the slip up to date"
+        )
+    mutant = ModuleType(f"mutant.{slip.module}")
+    above = mutant if slip.module == sampler.module else ModuleType(f"mutant.{sampler.module}")
+    try:
+        _execute(_text(slip.module).replace(slip.old, slip.new), mutant)
+        if above is not mutant:
+            # for as long as it takes to make the solvers, what they import is the mutant
+            true = sys.modules[slip.module]
+            sys.modules[slip.module] = mutant
+            try:
+                _execute(_text(sampler.module), above)
+            finally:
+                sys.modules[slip.module] = true
+        yield sampler.make(above)
+    finally:
+        # typing remembers what stood in a ClassVar[...], and that its module: an emptied one holds no classes
+        mutant.__dict__.clear()
+        above.__dict__.clear()
+
+
+def _text(module: str) -> str:
+    return Path(importlib.import_module(module).__file__).read_text(encoding="utf-8")
+
+
+def _execute(text: str, module: ModuleType) -> None:
+    exec(compile(text, module.__name__, "exec"), module.__dict__)
+
+
+# The proofs
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`holds(solver, sampler)` of a solver that claims to be the sampler; `applies(sampler)`: does it say anything?"""
+
+    name: str
+    says: str
+    applies: Callable[[Sampler], bool]
+    holds: Callable[[sd.Solver, Sampler], bool]
+
+    def passes(self, solver: sd.Solver, sampler: Sampler) -> bool:
+        """Does it go through? A run that breaks down, or that a check of the library refuses, does not."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # what a mutant computes may be as strange as it likes
+            try:
+                return bool(self.holds(solver, sampler))
+            except (ValueError, ArithmeticError, sd.SolverError):
+                return False
+
+
+PROOFS: dict[str, Proof] = {}
+SHAPE, BIRTH = "shape", "birth"  # no proof, and one that comes before all others
+BIRTH_SAYS = "The weights of a tableau sum to what they must: else the class is refused when it is made."
+
+
+def proves(name: str, applies: Callable[[Sampler], bool] = lambda sampler: True) -> Callable[..., Any]:
+    """Enter a function into PROOFS; its docstring is what it says."""
+
+    def enter(holds):
+        PROOFS[name] = Proof(name, " ".join(holds.__doc__.split()), applies, holds)
+        return holds
+
+    return enter
+
+
+def _fixed(sampler):
+    return not sampler.solver.adaptive
+
+
+def _uneven(schedule, steps):
+    return ROUGH(schedule, steps, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
+
+
+def _sample(solver, sampler, target, schedule, x):
+    steps = {} if solver.adaptive else {"steps": 9}
+    return sd.sample(sampler.problem(target, schedule), solver, x=x, **steps)
+
+
+@proves(SHAPE)
+def _shape(solver, sampler):
+    """Samples are finite and of the right shape: the test of most code bases, and no proof."""
+    schedule = SCHEDULES[0]
+    x = sd.prior(schedule, (4, 2))
+    sample = _sample(solver, sampler, MIXTURE, schedule, x).x
+    return sample.shape == x.shape and bool(torch.isfinite(sample).all())
+
+
+@proves("evaluations", _fixed)
+def _evaluations(solver, sampler):
+    """Evaluations counted are those declared, none lies outside the run, and the run ends at t_end."""
+    schedule = SCHEDULES[0]
+    solution = _sample(solver, sampler, MIXTURE, schedule, sd.prior(schedule, (4, 2)))
+    return solution.calls == 9 * solver.nfe and bool(np.all(solution.t == schedule.t_end))
+
+
+@proves("linear", _fixed)
+def _linear(solver, sampler):
+    """Without noise and on centred data, the output of 2 x - 3 y is that of x twice less that of y three times."""
+    schedule = SCHEDULES[0]
+    problem = sampler.problem(sd.Gaussian((0.0, 0.0, 0.0), (0.5, 2.0, 0.1)), schedule)
+    x, y = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def output(start):
+        *_, last = solver.run(problem, start, _uneven(schedule, 6), lambda a, b, tag=0: torch.zeros_like(start))
+        return last[1]
+
+    return torch.allclose(output(2 * x - 3 * y), 2 * output(x) - 3 * output(y), rtol=1e-10, atol=1e-10)
+
+
+@proves("neighbours")
+def _neighbours(solver, sampler):
+    """A sample is bit for bit the same alone as among easy and hard neighbours."""
+    schedule, target = SCHEDULES[0], sd.Gaussian(np.linspace(-1, 1, 8), np.geomspace(0.05, 3, 8))
+    x = sd.prior(schedule, (7, 8)) * torch.logspace(-2, 2, 7)[:, None]
+    whole = _sample(solver, sampler, target, schedule, x).x
+    steps = {} if solver.adaptive else {"steps": 9}
+    alone = sd.sample(sampler.problem(target, schedule), solver, x=x[3:4], ids=[3], **steps).x
+    return torch.equal(alone[0], whole[3])
+
+
+# as fine as slopes at rest want them; the law on a mixture takes its time where readings are remembered
+_LADDER, _SHORT = (28, 40, 56, 80), (14, 20, 28, 40)
+
+
+@proves("order, Gaussian")
+def _order_gaussian(solver, sampler):
+    """The measured order is the declared one on a Gaussian of eight eigenvalues, on VP and on rectified flow (weak,
+    where eta > 0)."""
+    return order(solver, target=GAUSSIAN, eta=sampler.eta, steps=_LADDER if _fixed(sampler) else None).ok
+
+
+@proves("order, mixture", _fixed)
+def _order_mixture(solver, sampler):
+    """The same on a mixture, on VP."""
+    target, steps = (LINE, _SHORT) if sampler.eta else (MIXTURE, _LADDER)
+    return order(solver, target=target, schedule=SCHEDULES[0], eta=sampler.eta, steps=steps).ok
+
+
+@proves("order, uneven", _fixed)
+def _order_uneven(solver, sampler):
+    """The same on the Gaussian, on VP, on steps that are short and long by turns."""
+    return order(solver, target=GAUSSIAN, schedule=SCHEDULES[0], grid=ROUGH, eta=sampler.eta, steps=_LADDER).ok
+
+
+@proves("strong order", lambda sampler: sampler.eta > 0)
+def _strong_order(solver, sampler):
+    """Samples settle at the declared strong order as steps are halved along one Brownian path."""
+    return strong_order(solver, target=LINE, eta=sampler.eta, steps=(8, 16, 32, 64, 128)).ok
+
+
+@proves("coefficients", lambda sampler: sampler.same is not None)
+def _coefficients(solver, sampler):
+    """The unrolled coefficients, and the intervals of the noises, are those of the same sampler under another name, or
+    written out from its paper: seven uneven steps, on VP and on rectified flow."""
+    for schedule in SCHEDULES:
+        a, b = (
+            coefficients(one, _uneven(schedule, 7), schedule=schedule, eta=sampler.eta)
+            for one in (solver, sampler.same)
+        )
+        if not (a.distance(b) < 1e-12 and np.allclose(a.intervals, b.intervals)):
+            return False
+    return True
+
+
+@proves("moments", _fixed)
+def _moments(solver, sampler):
+    """The law of 100 steps on the Gaussian is within 10 / 100^p of the exact one, p the declared order
+    (Wasserstein-2, no Monte Carlo)."""
+    schedule = SCHEDULES[0]
+    p = sampler.solver.weak_order if sampler.eta else sampler.solver.order
+    grid = sd.UniformLogSNR()(schedule, 100, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
+    return moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta).wasserstein < 10 / 100**p
+
+
+@proves("invariance", lambda sampler: sampler.solver.invariant)
+def _invariance(solver, sampler):
+    """On the same log-SNR nodes, the coefficients of x / alpha are the same on VP and on rectified flow."""
+    arrays = []
+    for schedule in SCHEDULES:
+        grid = _uneven(schedule, 7)
+        found = coefficients(solver, grid, schedule=schedule, eta=sampler.eta)
+        array = found.array / np.array([*map(schedule.alpha, found.times), schedule.alpha(grid.end)])[:, None]
+        array[:, 0] *= schedule.alpha(grid.start)
+        arrays.append(array)
+    return bool(np.abs(arrays[0] - arrays[1]).max() < 1e-12)
+
+
+@proves("exactness", lambda sampler: sampler.exact != "")
+def _exactness(solver, sampler):
+    """On seven uneven steps the mean on a Gaussian is exact; and the whole law on a point, for methods that hold the
+    data."""
+    for schedule in SCHEDULES:
+        grid = _uneven(schedule, 7)
+        if not moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta).bias < 1e-12:
+            return False
+        point = sd.Gaussian((0.4, -1.0, 2.0), 0.0)
+        if sampler.exact == "points" and not (
+            moments(solver, point, schedule=schedule, grid=grid, eta=sampler.eta).wasserstein < 1e-12
+        ):
+            return False
+    return True
+
+
+def caught(slip: Slip) -> dict[str, bool]:
+    """Of every proof that applies: does it see the slip? The mutant is gone afterwards."""
+    sampler, solver = SAMPLERS[slip.sampler], None
+    seen = {BIRTH: False} if hasattr(sampler.solver, "tableau") else {}
+    try:
+        with planted(slip) as solver:
+            return seen | {p.name: not p.passes(solver, sampler) for p in PROOFS.values() if p.applies(sampler)}
+    except ValueError:
+        return {BIRTH: True}  # what a proof raises does not come here
+    finally:
+        del solver
+        gc.collect()
+
+
+# The page
+
+COLUMNS = {BIRTH: BIRTH_SAYS} | {p.name: p.says for p in PROOFS.values()}
+MARKS = {True: "x", False: "-", None: ""}
+Outcomes = dict[str, dict[str, bool]]  # of every slip by name: of every proof that applies, does it see it
+
+
+def page(outcomes: Outcomes) -> str:
+    """The whole of docs/mutations.md."""
+    seen = {name: [slip for slip in outcomes if outcomes[slip].get(name)] for name in COLUMNS}
+    asked = {name: sum(name in found for found in outcomes.values()) for name in COLUMNS}
+    alone = {name: [s for s in seen[name] if sum(outcomes[s].values()) == 1] for name in COLUMNS}
+    head = ("slip", "sampler", "what is wrong", *COLUMNS)
+    rows = [
+        (slip.name, slip.sampler, slip.wrong, *(MARKS[outcomes[slip.name].get(name)] for name in COLUMNS))
+        for slip in SLIPS
+    ]
+    proofs = [
+        (name, says, f"{len(seen[name])} of {asked[name]}", ", ".join(alone[name])) for name, says in COLUMNS.items()
+    ]
+    return TEXT.format(
+        count=len(SLIPS),
+        shape=len(seen[SHAPE]),
+        slips=_table(head, rows, "---|---|---|" + ":-:|" * len(COLUMNS)),
+        proofs=_table(("proof", "what it says", "sees", "alone"), proofs, "---|---|---|---|"),
+    )
+
+
+def _table(head, rows, rule):
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def outcomes_of(text: str) -> Outcomes:
+    """What a page says, read back."""
+    names, back = {slip.name for slip in SLIPS}, {mark: seen for seen, mark in MARKS.items()}
+    found: Outcomes = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in names:
+            marks = zip(COLUMNS, cells[3:], strict=True)
+            found[cells[0]] = {name: bool(back[mark]) for name, mark in marks if back[mark] is not None}
+    return found
+
+
+TEXT = """# Planted slips
+
+A proof says something if it can fail. So {count} slips of the kinds that published samplers have are planted in our
+own solvers, one at a time and in memory, and every proof of the tests is asked whether it sees them; the solvers as
+they are pass all of them. `python tests/mutations.py` plants them again and rewrites this page; the tests compare.
+
+`x`: the proof fails, the slip is seen. `-`: it goes through, the slip is missed. Blank: it does not apply. `shape` is
+what most code bases test, finite samples of the right shape: it sees {shape} of {count}.
+
+{slips}
+
+## The proofs
+
+`sees`: of the slips it applies to. `alone`: those that no other proof sees.
+
+{proofs}
+
+## What is missed, and why
+
+- An order says how fast a method converges to the right answer, not which method it is. DPM-Solver 1 with the wrong
+  sigma is another method of order 1; DDPM with the larger variance another of weak order 1; one step of order 1 at the
+  end costs O(h^2), no more than all the others together.
+- `r inverted` keeps order 2 on every grid, however uneven: it adds (h_-1^2 - h^2) D' / 2 to a step, and the sum of that
+  over the steps telescopes. On steps of one length it changes nothing at all. Coefficients see it, on uneven steps.
+- `r of the step before` is the same method on steps of one length, but for one more step of order 1: only uneven steps
+  show the lost order.
+- Proofs about laws cannot see which noise a step takes, nor its sign, so long as it is fresh: coefficients do, with the
+  intervals that the noises come from, and the strong order along one path where the interval is wrong.
+- Coefficients see all they are asked about, since they are compared with the same sampler written a second time: so
+  they prove no more than that the two writings agree. Where there is no second writing, as for RK45, the rest must do.
+- The strong order says that samples settle along a path, not where: wrong drifts and variances settle as well.
+- At eta = 1 eta is its own square: four slips here are none there, so the samplers of the reverse SDE are proved at
+  0.5. On VP alone the paper's formula for DDIM's noise is right: only proofs that run on another schedule see it.
+- A Gaussian alone would pass a midpoint rule with half of the noise: where the drift is linear its law has order 2, on
+  a mixture order 1.
+- Rounding to float32 is far below the errors of any step that an order is measured on: identities held to 1e-12 see
+  it.
+- No proof on one sample at a time sees that samples of a batch share their steps.
+"""
+
+
+def main() -> None:
+    """Plant all slips and write the page. Raises SystemExit where a true sampler fails a proof."""
+    torch.set_num_threads(1)
+    for sampler in SAMPLERS.values():
+        failed = [p.name for p in PROOFS.values() if p.applies(sampler) and not p.passes(sampler.solver, sampler)]
+        if failed:
+            raise SystemExit(f"{sampler.name} without any slip fails: {', '.join(failed)}")
+    outcomes = {}
+    for slip in SLIPS:
+        outcomes[slip.name] = caught(slip)
+        print(f"{slip.name}: {', '.join(name for name, seen in outcomes[slip.name].items() if seen) or 'NOBODY'}")
+    PAGE.write_text(page(outcomes), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Proof that the proofs can fail: every planted slip is seen, by the proofs that docs/mutations.md names."""
+
+import dataclasses
+import gc
+import sys
+
+import pytest
+from mutations import PAGE, PROOFS, SAMPLERS, SHAPE, SLIPS, caught, outcomes_of, page, planted
+
+import scorediff as sd
+from scorediff import registry
+
+ON_PAGE = outcomes_of(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+AGAIN = "run `python tests/mutations.py`"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=lambda s: s.name)
+def test_a_true_sampler_passes_every_proof(sampler):
+    applicable = [p for p in PROOFS.values() if p.applies(sampler)]
+    assert [p.name for p in applicable if not p.passes(sampler.solver, sampler)] == []
+
+
+@pytest.mark.parametrize("slip", SLIPS, ids=lambda s: s.name)
+def test_a_planted_slip_is_seen_by_the_proofs_that_the_page_names(slip):
+    seen = caught(slip)
+    assert any(yes for name, yes in seen.items() if name != SHAPE), (
+        f"no proof sees that {slip.sampler} has {slip.wrong}"
+    )
+    assert seen == ON_PAGE.get(slip.name), f"docs/mutations.md is not up to date: {AGAIN}"
+
+
+def test_the_page_is_what_its_outcomes_make_of_it():
+    # the outcomes themselves are compared slip by slip, above
+    assert list(ON_PAGE) == [slip.name for slip in SLIPS], AGAIN
+    assert page(ON_PAGE) == PAGE.read_text(encoding="utf-8"), AGAIN
+
+
+def test_slips_have_names_of_their_own_and_every_sampler_has_one():
+    assert len({slip.name for slip in SLIPS}) == len(SLIPS)
+    assert {slip.sampler for slip in SLIPS} == set(SAMPLERS)
+
+
+@pytest.mark.parametrize("slip", {slip.module: slip for slip in SLIPS}.values(), ids=lambda slip: slip.module)
+def test_a_mutant_goes_and_leaves_classes_registry_and_modules_as_they_were(slip):
+    def known():
+        gc.collect()
+        return {base: registry.concrete(base) for base in (sd.Solver, sd.Coordinates, sd.Spacing)}
+
+    before, modules = known(), dict(sys.modules)
+    assert not [cls for cls in before[sd.Solver] if cls.__module__.startswith("mutant.")]
+    with planted(slip) as mutant:
+        assert type(mutant).__module__.startswith("mutant.")
+        assert type(mutant) in registry.concrete(sd.Solver)
+        assert type(mutant) not in [type(solver) for solver in registry.names(sd.Solver).values()]
+        assert sys.modules == modules
+    del mutant
+    assert known() == before
+
+
+def test_a_mutant_that_is_refused_at_birth_goes_as_well():
+    with pytest.raises(ValueError, match="row 4 of the tableau sums to"):
+        with planted(next(slip for slip in SLIPS if slip.name == "a weight forgotten")):
+            pass
+    gc.collect()
+    assert not [cls for cls in registry.concrete(sd.Solver) if cls.__module__.startswith("mutant.")]
+
+
+def test_a_slip_whose_line_has_gone_says_so():
+    gone = dataclasses.replace(SLIPS[0], old="a line that nobody wrote")
+    with pytest.raises(LookupError, match=r"no longer applies: .* stands 0 times in scorediff\.solvers\.exponential"):
+        with planted(gone):
+            pass
