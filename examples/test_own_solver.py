@@ -77,6 +77,6 @@ class Forgetful(sd.Solver):
 def test_a_slip_does_not_hide():
     report = verify.order(Forgetful())
     assert not report.ok
-    print(report)  # Forgetful: order measured 0.9..., declared 2: ...
+    print(report)  # forgetful: order measured 0.9..., declared 2: ...
     with pytest.raises(AssertionError, match="declared 2"):
         testing.assert_order(Forgetful())

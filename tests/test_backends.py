@@ -363,10 +363,11 @@ def law_error(solver: Solver, grid: Grid, eta: float) -> float:
 
 @pytest.mark.parametrize("coordinates", [Time(), LogSNR()], ids=lambda c: type(c).__name__)
 @over(STOCHASTIC)
-def test_a_guest_of_torchsde_has_its_weak_order_on_a_gaussian(solver: Any, coordinates: Coordinates) -> None:
+def test_a_guest_of_torchsde_has_its_weak_order_or_more_on_a_gaussian(solver: Any, coordinates: Coordinates) -> None:
     solver = dataclasses.replace(solver, coordinates=coordinates)
     errors = [law_error(solver, solver.spacing(VP, n, t_start=FROM, t_end=TO), 0.7) for n in (20, 40, 80)]
-    assert abs(slopes(errors)[-1] - solver.weak_order) < 0.25
+    # midpoint and log_ode have more here, and on a mixture what they declare
+    assert slopes(errors)[-1] > solver.weak_order - 0.25
 
 
 # --- the house rules -------------------------------------------------------------------------------------------------

@@ -29,16 +29,13 @@ def options(solver, steps=9):
     "base", [sd.Schedule, sd.Prediction, sd.Coordinates, sd.Spacing, sd.Solver, sd.Terminal], ids=lambda b: b.__name__
 )
 def test_concrete_classes_are_found_frozen_documented_and_final(base):
-    found = registry.concrete(base)
+    found = [cls for cls in registry.concrete(base) if cls.__module__.startswith("scorediff.")]
     assert found
     for cls in found:
         assert (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen) or issubclass(cls, sd.Solver)
         assert inspect.getdoc(cls)
         cls()
-        if cls.__module__.startswith("scorediff."):
-            assert not [c for c in found if c is not cls and issubclass(c, cls)], (
-                f"{cls} is subclassed and instantiated"
-            )
+        assert not [c for c in found if c is not cls and issubclass(c, cls)], f"{cls} is subclassed and instantiated"
 
 
 @pytest.mark.parametrize("value", [*SCHEDULES, *PREDICTIONS, *COORDINATES, *SPACINGS, *SOLVERS, *TERMINALS], ids=label)

@@ -1,6 +1,7 @@
 """The tools that judge solvers are right: each against a second route, and against solvers that are wrong."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -297,9 +298,60 @@ class Loud(sd.Solver):
             yield s, x
 
 
+class VPOnly(sd.Solver):
+    """DDPM with the noise of a tutorial, right where alpha^2 + sigma^2 = 1 alone."""
+
+    weak_order = 1
+    solves = (sd.ReverseSDE,)
+
+    def run(self, problem, x, grid, noise):
+        alpha, sigma = problem.schedule.alpha, problem.schedule.sigma
+        for t, s in grid.pairs():
+            data, eps = problem.denoiser(t, x)
+            c = sigma(s) / sigma(t) * math.sqrt(1 - (alpha(t) / alpha(s)) ** 2)
+            x = alpha(s) * data + math.sqrt(sigma(s) ** 2 - c**2) * eps + c * noise(t, s)
+            yield s, x
+
+
+class Shared(sd.Solver):
+    """DDPM whose noise is the same for all entries of a sample."""
+
+    weak_order = 1
+    solves = (sd.ReverseSDE,)
+
+    def run(self, problem, x, grid, noise):
+        yield from sd.DDPM().run(problem, x, grid, lambda a, b: noise(a, b)[:, :1].expand_as(x))
+
+
+class Late(sd.Heun):
+    """Heun's method that is not finite on fine grids."""
+
+    def run(self, problem, x, grid, noise):
+        yield from super().run(problem, x * float("nan") if grid.steps > 100 else x, grid, noise)
+
+
+class Smooth(sd.Solver):
+    """2M written for even steps alone."""
+
+    order = 2
+
+    def run(self, problem, x, grid, noise):
+        alpha, sigma, log_snr, last = *(getattr(problem.schedule, n) for n in ("alpha", "sigma", "log_snr")), None
+        for t, s in grid.pairs():
+            data, _ = problem.denoiser(t, x)
+            mixed = data if last is None else 1.5 * data - 0.5 * last
+            x = sigma(s) / sigma(t) * x - alpha(s) * math.expm1(log_snr(t) - log_snr(s)) * mixed
+            last = data
+            yield s, x
+
+
 @pytest.mark.parametrize(
     ("solver", "words"),
     [
+        (VPOnly(), "it fails with 10 steps: math domain error, on .*RectifiedFlow"),
+        (Shared(), "not linear entry by entry"),
+        (Late(), "it fails with 113 steps: .*non finite"),
+        (Smooth(), "measured (0.9|1.0).* on Gaussian, 8-D, VPLinear, steps 1 : 2"),
         (HalfHeun(), r"measured (0\.9|1\.0)\d .*, declared 2"),
         (Clipped(), "errors stop falling at .*converges to something else than the true solution, on"),
         (Modest(), r"measured (1\.9|2\.0)\d or more on all targets, declared 1"),
@@ -351,13 +403,41 @@ def test_ones_own_target_schedule_span_and_eta():
         steps=(40, 80, 160, 320),
     )
     assert report.ok and report.kind == "weak order" and len(report.measurements) == 1
+    # a grid has its own ends, and a list of times is one
+    assert verify.order("dpm++2m", grid=[0.9, 0.6, 0.3, 0.1], schedule="vp-linear").ok
+    assert verify.order("ddim", grid=sd.UniformTime()(sd.VPLinear(), 200), schedule=sd.VPLinear()).ok
     assert verify.order("heun", target=sd.Empirical(torch.randn(5, 2, dtype=torch.float64), 0.5)).ok
 
 
 def test_what_cannot_be_measured_is_said():
     assert "in one dimension" in verify.order("ddpm", target=verify.MIXTURE).verdict
     assert "eta = 1" in verify.order("ddpm", eta=0.5).verdict
-    assert "3 points" in verify.order("ddim", steps=(10, 20, 40)).verdict
+    exact = verify.order("ddim", target=sd.Gaussian((1.0, 2.0), 0.0)).verdict
+    assert "exact here to rounding, give another target" in exact
+    for options, kind, words in (
+        ({"steps": (10, 20, 40)}, ValueError, "at least 4"),
+        ({"steps": ()}, ValueError, "at least 4"),
+        ({"steps": 40}, TypeError, "ladder of whole numbers"),
+        ({"steps": (10.5, 20, 40, 80)}, TypeError, "ladder of whole numbers"),
+        ({"target": "gaussian"}, TypeError, "Gaussian"),
+        ({"target": sd.Gaussian}, TypeError, "Gaussian"),
+        ({"schedule": "vp-linaer"}, ValueError, "did you mean 'vp-linear'"),
+        ({"schedule": sd.VPLinear}, TypeError, "VPLinear"),
+        ({"declared": "2"}, TypeError, "an order is a number"),
+        ({"declared": float("nan")}, ValueError, "above 0"),
+        ({"eta": "1"}, TypeError, "eta = '1'"),
+        ({"eta": -1.0}, ValueError, "eta = -1.0"),
+        ({"grid": sd.Grid([0.9, 0.5]), "t_start": 0.9}, TypeError, "own ends"),
+        ({"grid": sd.Grid([0.1, 0.5])}, ValueError, "rises"),
+    ):
+        with pytest.raises(kind, match=words):
+            verify.order("ddim", **options)
+    with pytest.raises(TypeError, match="drop steps="):
+        verify.order("rk45", steps=(10, 20, 40, 80))
+    with pytest.raises(TypeError, match="exact law is that on a Gaussian"):
+        verify.moments("ddpm", verify.MIXTURE, steps=5)
+    with pytest.raises(TypeError, match="NoisePrediction"):
+        verify.coefficients("ddim", steps=5, prediction="noise")
     for bad in (sd.DDIM, 3.0, None):
         with pytest.raises(TypeError, match="no solver"):
             verify.order(bad)
@@ -375,6 +455,34 @@ def test_a_sampler_that_is_not_linear_has_no_coefficients():
     for tool in (verify.moments, lambda s, steps: verify.coefficients(s, steps=steps)):
         with pytest.raises(ValueError, match="not linear"):
             tool(Clipped(), steps=5)
+
+
+def test_a_sampler_that_adds_a_constant_has_no_coefficients_but_a_law():
+    class Adding(sd.Solver):
+        order = 1
+
+        def run(self, problem, x, grid, noise):
+            for t, y in sd.DDIM().run(problem, x, grid, noise):
+                yield t, y + 0.1
+
+    assert verify.moments(Adding(), steps=5).bias == pytest.approx(0.1 * np.sqrt(2), abs=1e-6)
+    with pytest.raises(ValueError, match=r"adds 0\.1 of its own"):
+        verify.coefficients(Adding(), steps=5)
+
+
+def test_a_body_may_go_on_in_place():
+    class InPlace(sd.Solver):
+        order = 1
+
+        def run(self, problem, x, grid, noise):
+            for t, s in grid.pairs():
+                x += (s - t) * problem.drift(t, x)
+                yield s, x
+
+    assert verify.order(InPlace()).ok
+    x = torch.ones(2, 8, dtype=torch.float64)
+    sd.solve(sd.ProbabilityFlow(verify.GAUSSIAN.denoiser(sd.VPLinear())), InPlace(), x, steps=5)
+    assert torch.equal(x, torch.ones(2, 8, dtype=torch.float64))
 
 
 def test_noises_of_overlapping_intervals_are_refused():
@@ -401,7 +509,7 @@ def test_the_rows_of_an_audit_are_written_whole(tmp_path):
     found = verify.Audit(rows)
     assert found.ok and "3 of 3" in found.summary() and "1 skipped" in found.summary()
     found.to_csv(tmp_path / "orders.csv")
-    assert (tmp_path / "orders.csv").read_text().count("\n") == 1 + 4 + 8 + 2 + 1
+    assert (tmp_path / "orders.csv").read_text().count("\n") == 1 + 5 + 10 + 2 + 1
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- orders -->\nold\n<!-- /orders -->\nafter\n")
     found.to_markdown(page)

@@ -115,11 +115,11 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def output(path: Path, suffixes: tuple[str, ...]) -> Path:
+def output(path: Path, suffixes: tuple[str, ...], option: str = "--out") -> Path:
     """`path` in full, if a file of one of these kinds can be written there; ValueError otherwise."""
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"--out {path}: its name must end in {' or '.join(suffixes)}")
+        raise ValueError(f"{option} {path}: its name must end in {' or '.join(suffixes)}")
     try:
         return check_writable(path)
     except OSError as error:
-        raise ValueError(f"--out: {error}") from error
+        raise ValueError(f"{option}: {error}") from error

@@ -53,11 +53,11 @@ def order(
     if every == bool(solvers):
         raise ValueError("name the solvers to measure, as in 'scorediff order ddim heun', or give --all, not both")
     if csv is not None:
-        options.output(csv, (".csv",))
+        options.output(csv, (".csv",), "--csv")
     if markdown is not None:
-        options.output(markdown, (".md",))
+        options.output(markdown, (".md",), "--markdown")
         between_marks(markdown)
-    names = solvers or sorted(registry.names(Solver))  # type: ignore[type-abstract]
+    names = list(dict.fromkeys(solvers or [])) or sorted(registry.names(Solver))  # type: ignore[type-abstract]
     for name in names:
         options.parse_solver(name)
     rows = [row for part in _bar(_measured(names, jobs), len(names), progress) for row in part]

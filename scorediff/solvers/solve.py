@@ -73,7 +73,8 @@ def solve(
     increments = noise(seed, x, ids)
     record = Record(x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
-        for step in solver.run(watched, x, grid, increments):
+        # a copy: a body of one's own may go on in place
+        for step in solver.run(watched, x.clone(), grid, increments):
             record(step)
             advance(1)
             if callback is not None:

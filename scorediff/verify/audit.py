@@ -22,7 +22,7 @@ _HEADER = ("solver", "kind", "declared", "measured", "95 % interval", "evals/ste
 
 @dataclass(frozen=True)
 class Row:
-    """One claim of one solver: its report, or why it was `skipped`. `nfe` is declared, evaluations per step."""
+    """One claim of one solver: its report, or why it was `skipped`."""
 
     solver: str
     kind: str
@@ -42,7 +42,7 @@ class Row:
             return (self.solver, self.kind, "-", "-", "-", "-", f"skipped: {self.skipped}")
         measured = "-" if r.order is None else f"{r.order:.2f}"
         interval = "-" if r.interval is None else f"{r.interval[0]:.2f} to {r.interval[1]:.2f}"
-        per_step = "varies" if r.per_step is None or r.nfe is None else f"{r.per_step:g}"
+        per_step = "varies" if r.per_step is None else f"{r.per_step:.3g}"
         return (
             self.solver,
             self.kind,
@@ -99,7 +99,9 @@ class Audit:
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["solver", "kind", "problem", "declared", "measured", "low", "high", "floor", "nfe"])
+                writer.writerow(
+                    ["solver", "kind", "problem", "declared", "measured", "low", "high", "floor", "evals_per_step"]
+                )
                 writer.writerows(_lines(self.rows))
 
         write_whole(path, write)
@@ -127,7 +129,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[list[object]]:
             continue
         for m in row.report.measurements:
             low, high = (m.slope.interval if m.slope else None) or ("", "")
-            numbers = [m.order, low, high, m.slope.floor if m.slope else None, row.report.per_step]
+            numbers = [m.order, low, high, m.slope.floor if m.slope else None, m.per_step]
             yield [row.solver, row.kind, m.problem, row.report.declared, *("" if n is None else n for n in numbers)]
 
 

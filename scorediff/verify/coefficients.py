@@ -10,14 +10,16 @@ from torch import Tensor
 
 from scorediff.grids import Grid, Spacing
 from scorediff.predictions import DataPrediction, Prediction
-from scorediff.schedules import Schedule, VPLinear
+from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
 from scorediff.states import per_sample
-from scorediff.verify.probe import Interval, Weights, eta_for, pose, probe
-from scorediff.verify.runs import grid_of
+from scorediff.verify.probe import Interval, Unmeasurable, Weights, eta_for, pose, probe
+from scorediff.verify.runs import checked_schedule, grid_of
 
 __all__ = ["Coefficients", "coefficients", "unrolled"]
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def coefficients(
     grid: Grid | Sequence[float] | Spacing | str | None = None,
     *,
     steps: int | None = None,
-    schedule: Schedule | None = None,
+    schedule: Schedule | str | None = None,
     eta: float | None = None,
     prediction: Prediction | None = None,
 ) -> Coefficients:
@@ -118,10 +120,14 @@ def coefficients(
     >>> a.distance(b) < 1e-14
     True
     """
-    solver, schedule, prediction = resolve(solver), schedule or VPLinear(), prediction or DataPrediction()
+    solver, schedule, prediction = resolve(solver), checked_schedule(schedule), prediction or DataPrediction()
+    if not isinstance(prediction, Prediction):
+        raise TypeError(f"prediction = {prediction!r}: give a Prediction such as NoisePrediction()")
     eta = eta_for(solver, eta)
 
-    nodes = grid_of(solver, schedule, steps, grid, None, None, pose(Outputs(schedule, prediction, Weights(1), 1), eta))
+    nodes = grid_of(
+        solver, schedule, steps, grid, None, None, pose(Outputs(schedule, prediction, Weights(1, 1), 1), eta)
+    )
     return unrolled(solver, nodes, schedule, eta, prediction).coefficients
 
 
@@ -144,10 +150,16 @@ def unrolled(solver: Solver, grid: Grid, schedule: Schedule, eta: float, predict
     def stand_in(weights: Weights, rows: int) -> Outputs:
         return Outputs(schedule, prediction, weights, rows)
 
-    probed = probe(solver, grid, eta, stand_in, with_readings=True)
+    # two entries, so that one that looks at the other shows
+    probed = probe(solver, grid, eta, stand_in, entries=2, with_readings=True)
+    if float(probed.output[0].abs().max()) > _ROUNDING:
+        raise Unmeasurable(
+            f"{solver!r} adds {float(probed.output[0, 0]):.3g} of its own, which is no start, no output of the network "
+            "and no noise: it has no coefficients to tell"
+        )
 
     def columns(state: Tensor) -> np.ndarray:
-        # the first row of the batch, of zeros, is what the solver adds on its own: nothing; the last is the combination
+        # rows of the batch are columns here; the first is of zeros, the last the combination
         return state[1:-1, 0].numpy()
 
     states = [columns(state) for state in probed.denoiser.states]

@@ -19,6 +19,7 @@ from scorediff.predictions import DataPrediction
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
 from scorediff.verify.coefficients import Unrolled, unrolled
+from scorediff.verify.probe import Unmeasurable
 
 __all__ = ["characteristic_error"]
 
@@ -41,7 +42,9 @@ def characteristic_error(
     the readings at its last two nodes.
     """
     if target.event_shape != (1,):
-        raise ValueError(f"the recursion runs in one dimension: give a mixture of event shape (1,), not {target!r}")
+        raise Unmeasurable(
+            f"the law on a mixture is computed in one dimension: event shape (1,), not {target.event_shape}"
+        )
     end = target.at(schedule, grid.end)
     frequencies = np.array(_FREQUENCIES) / _spread(end)[1]
     means, variances, weights = _parts(end)
@@ -133,7 +136,7 @@ def _steps(body: Unrolled) -> list[_Step]:
         tried = (_step(body, n, memory) for memory in range(min(_LONGEST_MEMORY, n) + 1))
         step = next((step for step in tried if step is not None), None)
         if step is None:
-            raise ValueError(
+            raise Unmeasurable(
                 f"step {n} remembers more than the states and readings at its own node and the last {_LONGEST_MEMORY}: "
                 "its law on a mixture cannot be computed"
             )

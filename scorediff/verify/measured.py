@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from scorediff.verify.slope import Point, Slope, Use
+from scorediff.verify.slope import Point, Slope
 
 __all__ = ["Measurement", "OrderReport"]
 
 _BELOW, _ABOVE = 0.15, 0.35
+_EXACT = "it is exact here to rounding, give another target"
 _WIDE = 2.0  # an interval that says nothing
 _FLAT = 0.3  # errors that fall more slowly do not fall
 _HIGH = 5  # from this order on the interval decides
@@ -14,11 +15,16 @@ _HIGH = 5  # from this order on the interval decides
 
 @dataclass(frozen=True)
 class Measurement:
-    """The slope of a solver's errors on one problem; `skipped` says why there is none."""
+    """The slope of a solver's errors on one problem, and evaluations `per_step`, counted.
+
+    `skipped` says why there is none though nothing speaks against the solver, `failed` what happened where it failed.
+    """
 
     problem: str
     slope: Slope | None
+    per_step: float | None = None
     skipped: str = ""
+    failed: str = ""
 
     @property
     def order(self) -> float | None:
@@ -26,12 +32,11 @@ class Measurement:
 
     def fault(self, declared: float) -> str:
         """What speaks against the declared order, or nothing."""
+        if self.failed:
+            return f"it fails {self.failed},"
         if self.slope is None or self.slope.exact:
             return ""
         order, interval, floor = self.slope.order, self.slope.interval, self.slope.floor
-        failed = [f"{p.steps:g}" for p in self.slope.points if p.use is Use.FAILED]
-        if failed:
-            return f"not finite at {', '.join(failed)} steps"
         if floor is not None:
             fell = "" if order is None else f" after falling at order {order:.2f}"
             return (
@@ -58,14 +63,13 @@ class OrderReport:
     """What `verify.order` found: a measurement per problem, and whether the declared order holds.
 
     `kind`: "order" (of the error at the end of a trajectory), "weak order" (of the law of the output) or "strong order"
-    (of the error along one Brownian path). `per_step`: evaluations per step, counted; `nfe`: declared.
+    (of the error along one Brownian path). `nfe`: evaluations per step, as declared.
     """
 
     solver: str
     kind: str
     declared: float | None
     nfe: int | None
-    per_step: float | None
     measurements: tuple[Measurement, ...]
 
     @property
@@ -90,6 +94,12 @@ class OrderReport:
         return () if self.worst is None or self.worst.slope is None else self.worst.slope.points
 
     @property
+    def per_step(self) -> float | None:
+        """Evaluations per step, counted: where they differ from the declared ones, there."""
+        found = [m.per_step for m in self.measurements if m.per_step is not None]
+        return max(found, key=lambda n: abs(n - (self.nfe or found[0])), default=None)
+
+    @property
     def floor(self) -> float | None:
         """The largest floor of all, if there is one."""
         found = [m.slope.floor for m in self.measurements if m.slope is not None and m.slope.floor is not None]
@@ -104,7 +114,9 @@ class OrderReport:
         found = [f"{fault} on {m.problem}" for m in by_order if (fault := m.fault(self.declared))]
         orders = [m.order for m in self.measurements if m.order is not None]
         if not orders and not found:
-            found.append("no order could be measured: " + "; ".join(m.skipped or "exact" for m in self.measurements))
+            found.append(
+                "no order could be measured: " + "; ".join({m.skipped or _EXACT: 0 for m in self.measurements})
+            )
         if orders and self.declared < _HIGH and min(orders) > self.declared + _ABOVE:
             found.append(f"measured {min(orders):.2f} or more on all targets, declared {self.declared}: it has more")
         if self.nfe is not None and self.per_step is not None and abs(self.per_step - self.nfe) > 1e-9:
@@ -121,7 +133,7 @@ class OrderReport:
         """In words: OK, or the worst that is wrong."""
         if self.ok:
             # what could not be measured is said, beside what was
-            left = [m.skipped for m in self.measurements if m.slope is None]
+            left = [m.skipped for m in self.measurements if m.skipped]
             return f"OK ({len(left)} of {len(self.measurements)} problems skipped: {left[0]})" if left else "OK"
         first, *others = self.faults
         return f"{first} (and {len(others)} more)" if others else first
@@ -140,5 +152,5 @@ class OrderReport:
         for m in self.measurements:
             for p in m.slope.points if m.slope is not None else ():
                 rows.append([m.problem, f"{p.steps:.4g}", f"{p.evaluations:.4g}", f"{p.error:.3e}", p.use.value])
-            rows.append([m.problem, "", "", "" if m.order is None else f"order {m.order:.2f}", m.skipped])
+            rows.append([m.problem, "", "", "" if m.order is None else f"order {m.order:.2f}", m.skipped or m.failed])
         return f"{self}\n\n" + aligned(["problem", "steps", "evaluations", "error", ""], rows, flush_left=(0, 4))

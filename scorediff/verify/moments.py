@@ -11,11 +11,11 @@ from torch import Tensor
 
 from scorediff.exact import Gaussian, Spectrum
 from scorediff.grids import Grid, Spacing
-from scorediff.schedules import Schedule, VPLinear
+from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
 from scorediff.verify.probe import eta_for, pose, probe
-from scorediff.verify.runs import grid_of
+from scorediff.verify.runs import checked_schedule, grid_of
 
 __all__ = ["Moments", "moments"]
 
@@ -84,7 +84,7 @@ def moments(
     solver: Solver | str,
     target: Gaussian | None = None,
     *,
-    schedule: Schedule | None = None,
+    schedule: Schedule | str | None = None,
     steps: int | None = None,
     grid: Grid | Spacing | str | None = None,
     eta: float | None = None,
@@ -103,7 +103,9 @@ def moments(
     >>> print(moments("ddpm", Gaussian((1.0,), (0.25,)), steps=100))  # doctest: +ELLIPSIS
     W2 ... to the exact law, KL ...; means ... apart, standard deviations 0.9... to 0.9... of the exact ones
     """
-    solver, target, schedule = resolve(solver), target or Gaussian(), schedule or VPLinear()
+    solver, target, schedule = resolve(solver), target or Gaussian(), checked_schedule(schedule)
+    if not isinstance(target, Gaussian):
+        raise TypeError(f"target = {target!r}: the exact law is that on a Gaussian(...); elsewhere ask verify.order")
     eta = eta_for(solver, eta)
     size = target.mean.numel()
     straight = _straight(target)

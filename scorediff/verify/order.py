@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scorediff.backends import SciPy
@@ -17,14 +18,19 @@ from scorediff.solvers import Solver, SolverError, solve
 from scorediff.verify.kolmogorov import characteristic_error
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import moments
-from scorediff.verify.probe import eta_for, pose
+from scorediff.verify.probe import Unmeasurable, eta_for, pose
 from scorediff.verify.runs import (
     GAUSSIAN,
     LINE,
     MIXTURE,
+    ROUGH,
     SCHEDULES,
     PlainFunction,
     as_solver,
+    checked_grid,
+    checked_schedule,
+    checked_steps,
+    checked_target,
     described,
     ends,
     grid_of,
@@ -36,6 +42,7 @@ __all__ = ["order"]
 
 _STEPS = (10, 14, 20, 28, 40, 57, 80, 113, 160)
 _FINER = (226, 320, 453, 640)  # as far as it takes for a slope to come to rest
+_PARTS = (1, 2, 3, 4, 6, 8)  # of every step of a fine grid
 _LAW_STEPS, _LAW_FINER = _STEPS[:-2], _STEPS[-2:]  # a mixture's law takes its time
 _TOLERANCES = tuple(10 ** (-k / 2) for k in range(6, 25))
 _MOST_STEPS = 150  # of an adaptive solver: tighter tolerances are left out
@@ -48,10 +55,10 @@ def order(
     solver: Solver | str | PlainFunction,
     *,
     target: Target | None = None,
-    schedule: Schedule | None = None,
-    grid: Grid | Spacing | str | None = None,
+    schedule: Schedule | str | None = None,
+    grid: Grid | Sequence[float] | Spacing | str | None = None,
     eta: float | None = None,
-    declared: int | None = None,
+    declared: float | None = None,
     steps: Sequence[int] | None = None,
     t_start: float | None = None,
     t_end: float | None = None,
@@ -64,11 +71,11 @@ def order(
     otherwise. With `eta > 0` it is that of the law, started from the exact marginal, without Monte Carlo: Wasserstein-2
     on a Gaussian; on a mixture in one dimension, the characteristic function.
 
-    Without `target` and `schedule`: on a Gaussian of eight eigenvalues and on a mixture, on VP and on rectified flow,
-    over log-SNRs from -2 to 2. `grid` is the rule that spaces the `steps` of the ladder (the solver's own by default),
-    or a `Grid` whose every step is refined. An adaptive solver runs at falling tolerances, and its order is that in the
-    mean number of its steps. A function gets `denoise(t, x) -> (data, noise)` and the `Grid`; its order is what you
-    declare.
+    Without `target`, `schedule` and `grid`: on a Gaussian of eight eigenvalues and on a mixture, on VP and on rectified
+    flow, over log-SNRs from -2 to 2; and once on steps of 1 : 2 by turns, which stay uneven. `grid` is the rule that
+    spaces the `steps` of the ladder (the solver's own by default), or a `Grid` whose every step is refined. An adaptive
+    solver runs at falling tolerances, and its order is that in the mean number of its steps. A function gets
+    `denoise(t, x) -> (data, noise)` and the `Grid`; its order is what you declare.
 
     The report agrees unless an order is more than 0.15 below the declared one on any target, or more than 0.35 above on
     all; from order 5 on, unless its interval lies below. Raises TypeError or ValueError for what cannot be run.
@@ -76,57 +83,78 @@ def order(
     >>> print(order(DDIM()))  # doctest: +ELLIPSIS
     ddim: order measured ... (... to ...), declared 1: OK
     """
-    solver = as_solver(solver, declared)
+    solver, rule = as_solver(solver, declared), checked_grid(grid, t_start, t_end)
     eta = eta_for(solver, eta)
-    own = solver.order if eta == 0 else solver.weak_order
-    targets = [target] if target is not None else [GAUSSIAN, LINE if eta else MIXTURE]
-    measurements, per_step = [], None
+    if solver.adaptive and not (steps is None and rule is None):
+        raise TypeError(f"{solver!r} chooses its own steps, at falling tolerances: drop steps= and grid=")
+    ladder = None if steps is None else checked_steps(steps)
+    laws = [GAUSSIAN, LINE if eta else MIXTURE] if target is None else [checked_target(target)]
     # an adaptive solver's steps follow the solution, whatever the clock: one schedule is enough
-    schedules = [schedule] if schedule is not None else SCHEDULES[: 1 if solver.adaptive else None]
-    for one in schedules:
-        first, last = ends(one)
-        span = (first if t_start is None else t_start, last if t_end is None else t_end)
-        for law in targets:
-            words = f"{described(law)}, {type(one).__name__}" + (f", eta = {eta:g}" if eta else "")
-            measured = _Measured(solver, law, one, eta, grid, span, seed)
-            try:
-                points, rounding = measured.points(steps)
-            except _NotMeasurable as error:
-                measurements.append(Measurement(words, None, str(error)))
-                continue
-            per_step = counted(points) if per_step is None and not solver.adaptive else per_step
-            measurements.append(Measurement(words, fit(points, rounding, smooth=not solver.adaptive)))
-    kind = "weak order" if eta else "order"
-    wanted = declared if declared is not None else own
-    return OrderReport(solver.name, kind, wanted, solver.nfe, per_step, tuple(measurements))
+    schedules = SCHEDULES[: 1 if solver.adaptive else None] if schedule is None else (checked_schedule(schedule),)
+    problems = [(law, one, rule) for one in schedules for law in laws]
+    if target is None and schedule is None and rule is None and not solver.adaptive:
+        problems.append((GAUSSIAN, SCHEDULES[0], ROUGH))
+    measurements = [
+        _measured(_Ladder(solver, law, one, eta, nodes, _span(nodes, one, t_start, t_end), seed), ladder)
+        for law, one, nodes in problems
+    ]
+    wanted = declared if declared is not None else solver.weak_order if eta else solver.order
+    return OrderReport(solver.name, "weak order" if eta else "order", wanted, solver.nfe, tuple(measurements))
 
 
-class _NotMeasurable(Exception):
-    """There is no way to the error of this solver on this problem; the message says why."""
+def _span(
+    nodes: Grid | Spacing | None, schedule: Schedule, t_start: float | None, t_end: float | None
+) -> tuple[float, float]:
+    if isinstance(nodes, Grid):
+        return nodes.start, nodes.end
+    first, last = ends(schedule)
+    return (first if t_start is None else t_start, last if t_end is None else t_end)
+
+
+def _measured(ladder: "_Ladder", steps: Sequence[int] | None) -> Measurement:
+    try:
+        points, rounding = ladder.points(steps)
+    except Unmeasurable as error:
+        return Measurement(ladder.words, None, skipped=str(error))
+    except _Failed as error:
+        return Measurement(ladder.words, None, failed=str(error))
+    smooth = not ladder.solver.adaptive
+    return Measurement(ladder.words, fit(points, rounding, smooth=smooth), counted(points) if smooth else None)
+
+
+class _Failed(Exception):
+    """A run of the solver failed; the message says which and how."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measured:
-    """One solver on one problem."""
+class _Ladder:
+    """One solver on one problem, down a ladder of refinements."""
 
     solver: Solver
     target: Target
     schedule: Schedule
     eta: float
-    grid: Grid | Spacing | str | None
+    grid: Grid | Spacing | None
     span: tuple[float, float]
     seed: int
+
+    @property
+    def words(self) -> str:
+        """The problem in words."""
+        words = [described(self.target), type(self.schedule).__name__]
+        words += [f"eta = {self.eta:g}"] * bool(self.eta) + ["steps 1 : 2"] * (self.grid is ROUGH)
+        return ", ".join(words)
 
     def points(self, steps: Sequence[int] | None) -> tuple[list[Point], float]:
         """The points of the ladder, coarse to fine, and the error up to which they say nothing."""
         if self.eta and self.solver.adaptive:
-            raise _NotMeasurable("the law of an adaptive sampler cannot be computed")
+            raise Unmeasurable("the law of an adaptive sampler cannot be computed")
         if self.eta and isinstance(self.target, Gaussian):
             return self._down(self._gaussian_law, steps, _STEPS, _FINER, _ROUNDING), _ROUNDING
         if self.eta:
             return self._down(self._mixture_law, steps, _LAW_STEPS, _LAW_FINER, _LAW_ROUNDING), _LAW_ROUNDING
         start = self.target.at(self.schedule, self.span[0]).sample(_SAMPLES, self.seed)
-        truth, known_to = _truth(self.target, self.schedule, self.span, self.seed)
+        truth, known_to = _known(self.target, self.schedule, self.span, self.seed)
         rounding = max(_ROUNDING * float(truth.square().mean().sqrt()), _KNOWN * known_to)
         if self.solver.adaptive:
             return self._at_tolerances(start, truth), rounding
@@ -145,53 +173,63 @@ class _Measured:
         rounding: float,
     ) -> list[Point]:
         """Down the ladder that was asked for; or the usual one, and farther until the slope comes to rest."""
-        points = [run(nodes) for nodes in self._ladder(steps or usual)]
+        points = [self._tried(run, nodes) for nodes in self._grids(steps or usual)]
         for n in finer if steps is None else ():
             if settled(points, rounding):
                 break
-            points += [p for p in map(run, self._ladder([n])) if p.steps > points[-1].steps]
+            points += [self._tried(run, nodes) for nodes in self._grids([n]) if nodes.steps > points[-1].steps]
         return points
 
-    def _ladder(self, steps: Sequence[int]) -> list[Grid]:
-        if isinstance(self.grid, Grid):
-            # parts of every step, so that what is uneven in the grid stays so
-            parts = sorted({max(1, round(n / self.grid.steps)) for n in steps})
-            return [refined(self.grid, self.schedule, k) for k in parts]
+    def _grids(self, steps: Sequence[int]) -> list[Grid]:
         problem = pose(self.target.denoiser(self.schedule), self.eta)
-        return [grid_of(self.solver, self.schedule, n, self.grid, *self.span, problem) for n in sorted(set(steps))]
+        if isinstance(self.grid, Grid):
+            # parts of every step, so that what is uneven in the grid stays so; a fine one counts in parts
+            parts = [max(1, round(n / self.grid.steps)) for n in steps] if self.grid.steps <= _STEPS[0] else _PARTS
+            grids = [refined(self.grid, self.schedule, k) for k in sorted(set(parts))]
+        else:
+            grids = [grid_of(self.solver, self.schedule, n, self.grid, *self.span, problem) for n in steps]
+        try:
+            for nodes in grids:
+                self.solver.check(problem, nodes, torch.float64)
+        except ValueError as error:
+            raise Unmeasurable(str(error)) from error
+        return grids
+
+    def _tried(self, run: Callable[[Grid], Point], nodes: Grid) -> Point:
+        try:
+            return run(nodes)
+        except Unmeasurable:
+            raise
+        except (SolverError, ValueError, ArithmeticError) as error:
+            raise _Failed(f"with {nodes.steps} steps: {error}") from error
 
     def _gaussian_law(self, nodes: Grid) -> Point:
         law: Any = self.target
-
-        def measure() -> tuple[float, int]:
-            found = moments(self.solver, law, schedule=self.schedule, grid=nodes, eta=self.eta)
-            return found.wasserstein, found.calls
-
-        return _point(nodes, measure)
+        found = moments(self.solver, law, schedule=self.schedule, grid=nodes, eta=self.eta)
+        return Point(nodes.steps, found.calls, found.wasserstein)
 
     def _mixture_law(self, nodes: Grid) -> Point:
         if not isinstance(self.target, GaussianMixture):
-            raise _NotMeasurable(f"the law on {self.target!r} cannot be computed: give a Gaussian or a mixture")
-        law = self.target
-        return _point(nodes, lambda: characteristic_error(self.solver, law, self.schedule, nodes, self.eta))
+            raise Unmeasurable(f"the law on {self.target!r} cannot be computed: give a Gaussian or a mixture")
+        error, calls = characteristic_error(self.solver, self.target, self.schedule, nodes, self.eta)
+        return Point(nodes.steps, calls, error)
 
     def _trajectory(self, nodes: Grid, start: Tensor, truth: Tensor, solver: Solver | None = None) -> Point:
         flow = ProbabilityFlow(self.target.denoiser(self.schedule))
         options: dict[str, Any] = {"grid": nodes} if solver is None else {"t_start": nodes.start, "t_end": nodes.end}
-        solution = solve(flow, solver or self.solver, start, progress=False, **options)
+        solution = solve(flow, solver or self.solver, start, progress=False, **options).check()
         evaluations = float(solution.evaluations.mean())
         steps = float(nodes.steps) if solver is None else _steps_taken(solution.accepted.mean(), evaluations)
-        error = float((solution.x - truth).square().mean().sqrt()) if solution.ok else float("nan")
-        return Point(steps, evaluations, error)
+        return Point(steps, evaluations, float((solution.x - truth).square().mean().sqrt()))
 
     def _at_tolerances(self, start: Tensor, truth: Tensor) -> list[Point]:
         fields = {f.name for f in dataclasses.fields(self.solver)} & {"rtol", "atol"}
         if not fields:
-            raise _NotMeasurable("an adaptive solver without rtol or atol has no ladder of tolerances")
+            raise Unmeasurable("an adaptive solver without rtol or atol has no ladder of tolerances")
         points: list[Point] = []
         for tolerance in _TOLERANCES:
             tightened: Any = dataclasses.replace(self.solver, **dict.fromkeys(fields, tolerance))
-            point = self._trajectory(Grid(self.span), start, truth, tightened)
+            point = self._tried(partial(self._trajectory, start=start, truth=truth, solver=tightened), Grid(self.span))
             if points and point.steps <= points[-1].steps:
                 continue  # the same steps again say nothing new
             points.append(point)
@@ -205,15 +243,11 @@ def _steps_taken(accepted: float, evaluations: float) -> float:
     return float(accepted) if accepted > 1 else evaluations
 
 
-def _point(nodes: Grid, measure: Callable[[], tuple[float, int]]) -> Point:
-    """The error and the evaluations that `measure` finds on `nodes`; an error that is not finite where a run fails."""
+def _known(target: Target, schedule: Schedule, span: tuple[float, float], seed: int) -> tuple[Tensor, float]:
     try:
-        error, calls = measure()
-    except SolverError:
-        return Point(nodes.steps, float("nan"), float("nan"))
-    except ValueError as refusal:
-        raise _NotMeasurable(str(refusal)) from refusal
-    return Point(nodes.steps, calls, error)
+        return _truth(target, schedule, span, seed)
+    except TypeError:  # a schedule of one's own that cannot be told from others: nothing is kept
+        return _truth.__wrapped__(target, schedule, span, seed)
 
 
 @lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers import Solver, Step, solve
 from scorediff.solvers.door import Door
 
-__all__ = ["Interval", "Weights", "eta_for", "pose", "probe"]
+__all__ = ["Interval", "Unmeasurable", "Weights", "eta_for", "pose", "probe"]
 
 #: A noise that a sampler asked for: where from, where to (on its clock), its tag, and whether it is the area.
 Interval = tuple[float, float, int, bool]
@@ -29,13 +29,19 @@ Interval = tuple[float, float, int, bool]
 _TOLERANCE = 1e-7  # by how much the combination may differ, in units of the largest term it is made of
 
 
+class Unmeasurable(ValueError):
+    """There is no way to what was asked of this solver; nothing speaks against the solver itself."""
+
+
 class Weights:
-    """The random combination: weight k of start, readings or noises, the same in every run, large enough that a
-    clipping shows.
+    """The random combination: what start, readings and noises weigh in it, of shape (count, entries).
+
+    The same in every run; other for every entry, so that one that looks at another shows; large enough that a clipping
+    does.
     """
 
-    def __init__(self, count: int) -> None:
-        self.values = 10.0 * torch.from_numpy(np.random.default_rng(0).standard_normal(count))
+    def __init__(self, count: int, entries: int) -> None:
+        self.values = 10.0 * torch.from_numpy(np.random.default_rng(0).standard_normal((count, entries)))
 
     def column(self, row: int, rows: int, entries: int) -> Tensor:
         """A state of shape (rows, entries): 1 in `row`, its weight in the last row, 0 elsewhere."""
@@ -93,6 +99,10 @@ class Probed:
 
 def eta_for(solver: Solver, eta: float | None) -> float:
     """`eta`, or what the solver is for: 0 where it solves the flow, 1 otherwise."""
+    if eta is not None and (isinstance(eta, bool) or not isinstance(eta, (int, float))):
+        raise TypeError(f"eta = {eta!r}: give a number from 0 on, or None for the solver's own")
+    if eta is not None and not 0 <= eta < np.inf:
+        raise ValueError(f"eta = {eta}: give a number from 0 on, or None for the solver's own")
     if eta is None:
         return 0.0 if ProbabilityFlow in solver.solves else 1.0
     return float(eta)
@@ -120,20 +130,20 @@ def probe(
     Raises ValueError where the solver is adaptive, not linear, or asks for noises of overlapping intervals.
     """
     if solver.adaptive:
-        raise ValueError(f"{solver!r} chooses its steps from values: only a solver on a fixed grid has coefficients")
+        raise Unmeasurable(f"{solver!r} chooses its steps from values: only a solver on a fixed grid has coefficients")
     first = _run(solver, grid, eta, denoiser_of, (2, 3, entries))
     known = 2 + first.calls * with_readings
     rows = known + len(first.intervals) + 1
     seen = _run(solver, grid, eta, denoiser_of, (known, rows, entries))
     _check_disjoint(solver, seen.intervals)
     output = seen.output
-    terms = Weights(rows).values[1 : rows - 1, None] * (output[1:-1] - output[0])
+    terms = Weights(rows, entries).values[1 : rows - 1] * (output[1:-1] - output[0])
     size = 1 + terms.abs().amax() + output[0].abs().amax()
     off = float((output[-1] - output[0] - terms.sum(0)).abs().max() / size)
     if not off < _TOLERANCE:
-        raise ValueError(
-            f"{solver!r} is not linear: a combination of inputs comes out {off:.1e} of its size away from the "
-            "combination of outputs (a clipping, a threshold, an iteration?), so it has no coefficients"
+        raise Unmeasurable(
+            f"{solver!r} is not linear entry by entry: a combination of inputs comes out {off:.1e} of its size away "
+            "from the combination of outputs (a clipping, an iteration, a look at other entries, noise of its own?)"
         )
     return seen
 
@@ -146,10 +156,10 @@ def _run(
     shape: tuple[int, int, int],
 ) -> Probed:
     known, rows, entries = shape
-    weights = Weights(rows)
+    weights = Weights(rows, entries)
     denoiser = denoiser_of(weights, rows)
-    x = weights.column(1, rows, entries)
-    noise = _UnitNoise(x, known, weights)
+    start = weights.column(1, rows, entries)
+    noise = _UnitNoise(start, known, weights)
 
     reached: list[Reached] = []
 
@@ -159,10 +169,10 @@ def _run(
     def note(step: Step) -> None:
         reached.append(Reached(step.x.clone(), door.calls, len(noise.intervals)))
 
-    problem = Door.before(pose(denoiser, eta), x, grid)
+    problem = Door.before(pose(denoiser, eta), start, grid)
     door: Any = problem.denoiser
-    solve(problem, solver, x, grid=grid, noise=made, callback=note, progress=False).check()  # type: ignore[arg-type]
-    return Probed(x, tuple(reached), tuple(noise.intervals), denoiser)
+    solve(problem, solver, start, grid=grid, noise=made, callback=note, progress=False).check()  # type: ignore[arg-type]
+    return Probed(start, tuple(reached), tuple(noise.intervals), denoiser)
 
 
 def _check_disjoint(solver: Solver, intervals: Sequence[Interval]) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
 
+from scorediff import registry
 from scorediff.exact import Gaussian, GaussianMixture, Target
 from scorediff.grids import Grid, Spacing
 from scorediff.noise import Noise
@@ -22,6 +24,10 @@ __all__ = [
     "SCHEDULES",
     "PlainFunction",
     "as_solver",
+    "checked_grid",
+    "checked_schedule",
+    "checked_steps",
+    "checked_target",
     "described",
     "ends",
     "grid_of",
@@ -58,10 +64,10 @@ class _Function(Solver):
     """A plain function as a solver."""
 
     function: PlainFunction
-    declared: int | None
+    declared: float | None
 
     @property
-    def order(self) -> int | None:
+    def order(self) -> Any:
         return self.declared
 
     @property
@@ -75,8 +81,12 @@ class _Function(Solver):
         yield grid.end, self.function(problem.denoiser, x, grid)
 
 
-def as_solver(given: Solver | str | PlainFunction, declared: int | None = None) -> Solver:
-    """A solver from itself, its name, or a plain function. Raises TypeError for anything else."""
+def as_solver(given: Solver | str | PlainFunction, declared: float | None = None) -> Solver:
+    """A solver from itself, its name, or a plain function. Raises TypeError or ValueError for anything else."""
+    if declared is not None and (isinstance(declared, bool) or not isinstance(declared, (int, float))):
+        raise TypeError(f"declared = {declared!r}: an order is a number")
+    if declared is not None and not 0 < declared < np.inf:
+        raise ValueError(f"declared = {declared}: an order is above 0 and finite")
     if isinstance(given, type) or not (isinstance(given, (Solver, str)) or callable(given)):
         way_out = f"write {given.__name__}()" if isinstance(given, type) else "give a Solver, its name, or a function"
         raise TypeError(f"{given!r} is no solver: {way_out}")
@@ -96,6 +106,49 @@ def grid_of(
     rule: Any = grid if isinstance(grid, (Spacing, str)) else None
     given = None if rule is not None else grid
     return run_grid(problem, solver, steps, given, rule, t_start, t_end)  # type: ignore[arg-type]
+
+
+def checked_target(target: Any) -> Target:
+    """Raises TypeError for anything but a target."""
+    if not isinstance(target, Target):
+        raise TypeError(f"target = {target!r}: give a Gaussian(...), a GaussianMixture(...) or an Empirical(...)")
+    return target
+
+
+def checked_schedule(schedule: Schedule | str | None) -> Schedule:
+    """A schedule from itself or its name; VP-linear where there is none. Raises TypeError or ValueError."""
+    if isinstance(schedule, str):
+        return registry.parse(Schedule, schedule)  # type: ignore[type-abstract]
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule = {schedule!r}: give a Schedule such as VPLinear(), or its name")
+    return SCHEDULES[0] if schedule is None else schedule
+
+
+def checked_steps(steps: Any) -> list[int]:
+    """A ladder: whole numbers, rising. Raises TypeError or ValueError for fewer than four different ones."""
+    try:
+        ladder = sorted({index(n) for n in steps})
+    except TypeError as error:
+        raise TypeError(f"steps = {steps!r}: a ladder of whole numbers is wanted, such as (20, 40, 80, 160)") from error
+    if len(ladder) < 4 or ladder[0] < 1:
+        raise ValueError(f"steps = {tuple(ladder)}: a slope wants at least 4 different numbers of steps, 1 or more")
+    return ladder
+
+
+def checked_grid(
+    grid: Grid | Sequence[float] | Spacing | str | None, t_start: float | None, t_end: float | None
+) -> Grid | Spacing | None:
+    """A grid or a rule, from itself, its times or its name. Raises TypeError or ValueError for anything else."""
+    if isinstance(grid, str):
+        return registry.parse(Spacing, grid)  # type: ignore[type-abstract]
+    if grid is None or isinstance(grid, Spacing):
+        return grid
+    nodes = grid if isinstance(grid, Grid) else Grid(grid)
+    if not (t_start is None and t_end is None):
+        raise TypeError("a grid holds its own ends: drop t_start= and t_end=")
+    if nodes.end > nodes.start:
+        raise ValueError(f"{nodes!r} rises: give the falling grid of a sampling run")
+    return nodes
 
 
 def ends(schedule: Schedule) -> tuple[float, float]:

@@ -56,7 +56,7 @@ class Slope:
     @property
     def exact(self) -> bool:
         """Are all errors at rounding?"""
-        return all(p.use is Use.ROUNDING for p in self.points)
+        return bool(self.points) and all(p.use is Use.ROUNDING for p in self.points)
 
 
 def counted(points: Sequence[Point]) -> float:

@@ -17,7 +17,18 @@ from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, solve
 from scorediff.solvers.solve import resolve
 from scorediff.verify.measured import Measurement, OrderReport
-from scorediff.verify.runs import GAUSSIAN, MIXTURE, SCHEDULES, described, ends, grid_of, refined
+from scorediff.verify.runs import (
+    GAUSSIAN,
+    MIXTURE,
+    checked_grid,
+    checked_schedule,
+    checked_steps,
+    checked_target,
+    described,
+    ends,
+    grid_of,
+    refined,
+)
 from scorediff.verify.slope import Point, counted, fit
 
 __all__ = ["strong_order"]
@@ -31,8 +42,8 @@ def strong_order(
     solver: Solver | str,
     *,
     target: Target | None = None,
-    schedule: Schedule | None = None,
-    grid: Grid | Spacing | str | None = None,
+    schedule: Schedule | str | None = None,
+    grid: Grid | Sequence[float] | Spacing | str | None = None,
     eta: float = 1.0,
     declared: float | None = None,
     steps: Sequence[int] = _STEPS,
@@ -43,35 +54,38 @@ def strong_order(
     """Measure how fast the output settles as the steps are doubled along one Brownian path, on the reverse SDE.
 
     The error at `N` steps is the mean over 512 samples of the distance to the output of twice as many (a root mean
-    square over samples would be that of the few that start where a mixture parts). Without `target` and `schedule`: on
-    a Gaussian and on a mixture, on VP, over log-SNRs from -2 to 2. `steps` must double; a `Grid` is refined step by
-    step. Raises ValueError where the solver is adaptive or the ladder does not double.
+    square over samples would be that of the few that start where a mixture parts). That samples settle does not say
+    that their law is right: the weak order does. Without `target` and `schedule`: on a Gaussian and on a mixture, on
+    VP, over log-SNRs from -2 to 2. `steps` must double; of a `Grid` every step is split into as many parts. Raises
+    TypeError or ValueError for what cannot be run, an adaptive solver among it.
 
     >>> print(strong_order("ddpm", steps=(8, 16, 32, 64, 128)))  # doctest: +ELLIPSIS
     ddpm: strong order measured ... (... to ...), declared 1: OK
     """
-    solver, one = resolve(solver), schedule or SCHEDULES[0]
+    solver, one, rule = resolve(solver), checked_schedule(schedule), checked_grid(grid, t_start, t_end)
+    steps = checked_steps(steps)
     if solver.adaptive:
         raise ValueError(f"{solver!r} chooses its steps from values: there is no ladder of grids on one path")
     if any(b != 2 * a for a, b in pairwise(steps)) or len(steps) < 5:
         raise ValueError(f"steps = {tuple(steps)}: each must be twice the one before, and at least 5 are needed")
     first, last = ends(one)
     span = (first if t_start is None else t_start, last if t_end is None else t_end)
-    measurements, per_step = [], None
-    for law in [target] if target is not None else [GAUSSIAN, MIXTURE]:
+    measurements = []
+    for law in [GAUSSIAN, MIXTURE] if target is None else [checked_target(target)]:
         run = _Coupled(solver, law, one, eta, seed)
-        grids = [refined(grid, one, n) for n in steps] if isinstance(grid, Grid) else None
-        nodes = grids or [grid_of(solver, one, n, grid, *span, run.problem) for n in steps]
+        if isinstance(rule, Grid):
+            nodes = [refined(rule, one, n) for n in steps]
+        else:
+            nodes = [grid_of(solver, one, n, rule, *span, run.problem) for n in steps]
         ends_of = [run(node) for node in nodes]
         points = [
             Point(node.steps, a[1], _distance(b[0] - a[0]))
             for node, (a, b) in zip(nodes, pairwise(ends_of), strict=False)
         ]
-        per_step = counted(points)
         words = f"{described(law)}, {type(one).__name__}, eta = {eta:g}"
-        measurements.append(Measurement(words, fit(points, _ROUNDING)))
+        measurements.append(Measurement(words, fit(points, _ROUNDING), counted(points)))
     wanted = solver.strong_order if declared is None else declared
-    return OrderReport(solver.name, "strong order", wanted, solver.nfe, per_step, tuple(measurements))
+    return OrderReport(solver.name, "strong order", wanted, solver.nfe, tuple(measurements))
 
 
 def _distance(apart: Tensor) -> float:
