@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
 from torch import Tensor
 
 from scorediff import registry
@@ -34,6 +33,11 @@ from scorediff.solvers.solve import resolve
 from scorediff.verify import coefficients, marginals, order
 from scorediff.verify.probe import eta_for, pose
 from scorediff.verify.runs import PlainFunction, as_solver
+
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("scorediff.testing wants hypothesis: pip install 'scorediff[test]'") from error
 
 __all__ = [
     "assert_batch_invariant",
