@@ -410,6 +410,9 @@ def test_ones_own_target_schedule_span_and_eta():
 
 
 def test_what_cannot_be_measured_is_said():
+    narrow = sd.GaussianMixture((0.5, 0.5), ((2.0,), (-2.0,)), (1e-3, 4.0))
+    unresolved = verify.order("sde-dpm++2m", target=narrow, schedule="vp-linear", steps=(10, 20, 40, 80))
+    assert "modes are too narrow" in unresolved.verdict
     assert "in one dimension" in verify.order("ddpm", target=verify.MIXTURE).verdict
     assert "eta = 1" in verify.order("ddpm", eta=0.5).verdict
     exact = verify.order("ddim", target=sd.Gaussian((1.0, 2.0), 0.0)).verdict

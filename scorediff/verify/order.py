@@ -15,7 +15,7 @@ from scorediff.grids import Grid, Spacing
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, SolverError, solve
-from scorediff.verify.kolmogorov import characteristic_error
+from scorediff.verify.kolmogorov import POINTS, characteristic_error
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import moments
 from scorediff.verify.probe import Unmeasurable, eta_for, pose
@@ -152,7 +152,7 @@ class _Ladder:
         if self.eta and isinstance(self.target, Gaussian):
             return self._down(self._gaussian_law, steps, _STEPS, _FINER, _ROUNDING), _ROUNDING
         if self.eta:
-            return self._down(self._mixture_law, steps, _LAW_STEPS, _LAW_FINER, _LAW_ROUNDING), _LAW_ROUNDING
+            return self._on_mixture(steps)
         start = self.target.at(self.schedule, self.span[0]).sample(_SAMPLES, self.seed)
         truth, known_to = _known(self.target, self.schedule, self.span, self.seed)
         rounding = max(_ROUNDING * float(truth.square().mean().sqrt()), _KNOWN * known_to)
@@ -163,6 +163,16 @@ class _Ladder:
             return self._trajectory(nodes, start, truth)
 
         return self._down(run, steps, _STEPS, _FINER, rounding), rounding
+
+    def _on_mixture(self, steps: Sequence[int] | None) -> tuple[list[Point], float]:
+        rounding = max(_LAW_ROUNDING, _KNOWN * self._unresolved(steps or _LAW_STEPS))
+        points = self._down(self._mixture_law, steps, _LAW_STEPS, _LAW_FINER, rounding)
+        if rounding > _LAW_ROUNDING and sum(p.error <= rounding for p in points) > 1:
+            raise Unmeasurable(
+                f"errors of the law come down to {points[-1].error:.0e} and are resolved to {rounding:.0e} alone: the "
+                "modes are too narrow or too far apart, give a smoother mixture or fewer steps="
+            )
+        return points, rounding
 
     def _down(
         self,
@@ -208,11 +218,17 @@ class _Ladder:
         found = moments(self.solver, law, schedule=self.schedule, grid=nodes, eta=self.eta)
         return Point(nodes.steps, found.calls, found.wasserstein)
 
-    def _mixture_law(self, nodes: Grid) -> Point:
+    def _mixture_law(self, nodes: Grid, points: int = POINTS) -> Point:
         if not isinstance(self.target, GaussianMixture):
             raise Unmeasurable(f"the law on {self.target!r} cannot be computed: give a Gaussian or a mixture")
-        error, calls = characteristic_error(self.solver, self.target, self.schedule, nodes, self.eta)
+        error, calls = characteristic_error(self.solver, self.target, self.schedule, nodes, self.eta, points=points)
         return Point(nodes.steps, calls, error)
+
+    def _unresolved(self, steps: Sequence[int]) -> float:
+        """By how much the law of the finest rung is wrong, as far as a coarser one tells on a grid twice as fine."""
+        nodes = self._grids([steps[len(steps) // 2]])[0]
+        coarse, fine = (self._tried(partial(self._mixture_law, points=n), nodes).error for n in (POINTS, 2 * POINTS))
+        return abs(coarse - fine) * steps[-1] / nodes.steps
 
     def _trajectory(self, nodes: Grid, start: Tensor, truth: Tensor, solver: Solver | None = None) -> Point:
         flow = ProbabilityFlow(self.target.denoiser(self.schedule))
