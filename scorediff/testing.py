@@ -149,7 +149,10 @@ def seeds() -> st.SearchStrategy[int]:
 
 
 def assert_order(solver: Solver | str | PlainFunction, **options: Any) -> None:
-    """Raise AssertionError, with every point, where a measured order is not the declared one. See `verify.order`."""
+    """Raise AssertionError, with every point, where a measured order is not the declared one. See `verify.order`.
+
+    That is the order on the flow, or with `eta` the weak order; `verify.audit` measures every claim of a solver.
+    """
     report = order(solver, **options)
     if not report.ok:
         raise AssertionError(report.table())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scorediff.exact import Gaussian, Target
@@ -15,7 +14,7 @@ from scorediff.noise import Noise
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.solvers import Solver, solve
 from scorediff.verify.measured import Measurement
-from scorediff.verify.moments import Moments, moments
+from scorediff.verify.moments import moments, wasserstein
 from scorediff.verify.probe import eta_for, pose
 from scorediff.verify.runs import GAUSSIAN, PlainFunction, as_solver, ends
 from scorediff.verify.slope import Point, Slope, fit
@@ -253,7 +252,9 @@ class _Pair:
             moments(s.resolved, target, steps=factor * s.steps, grid=s.grid, eta=s.effective_eta, **rules)
             for s in self.samplers
         )
-        distance = _wasserstein(one, rest[0]) if rest else one.wasserstein
+        distance = (
+            wasserstein((one.means, one.variances), (rest[0].means, rest[0].variances)) if rest else one.wasserstein
+        )
         return Point(factor * self.samplers[0].steps, one.calls + sum(other.calls for other in rest), distance)
 
     def sampled(self, target: Target, n: int, alpha: float, alternative: Alternative, seed: int) -> TwoSample:
@@ -288,10 +289,3 @@ class _Joint(Noise):
     def _normals(self, a: float, b: float, tag: int, kind: int) -> Tensor:
         words = (self.seed, *(np.array([a, b]) + 0.0).view(np.uint64).tolist(), tag, kind)
         return self._as_state(np.random.default_rng(words).standard_normal((len(self.ids), self._size)))
-
-
-def _wasserstein(one: Moments, other: Moments) -> float:
-    """The Wasserstein-2 distance of two outputs on one target."""
-    # W2^2 = |m - m'|^2 + sum_i (sqrt v_i - sqrt v'_i)^2, for covariances with one eigenbasis
-    spread = one.variances.sqrt() - other.variances.sqrt()
-    return float(torch.sqrt((one.means - other.means).square().sum() + spread.square().sum()))

@@ -17,7 +17,7 @@ from scorediff.solvers.solve import resolve
 from scorediff.verify.probe import eta_for, pose, probe
 from scorediff.verify.runs import checked_schedule, grid_of
 
-__all__ = ["Moments", "moments"]
+__all__ = ["Moments", "moments", "wasserstein"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ class Moments:
     @property
     def wasserstein(self) -> float:
         """The Wasserstein-2 distance of the two laws."""
-        # W2^2 = |m - m'|^2 + sum_i (sqrt v_i - sqrt v'_i)^2, for covariances with one eigenbasis
-        spread = self.variances.sqrt() - self.exact_variances.sqrt()
-        return float(torch.sqrt((self.means - self.exact_means).square().sum() + spread.square().sum()))
+        return wasserstein((self.means, self.variances), (self.exact_means, self.exact_variances))
 
     @property
     def kl(self) -> float:
@@ -78,6 +76,14 @@ class Moments:
     def _gaussian(self, means: Tensor, variances: Tensor) -> Gaussian:
         rotated = means if self.basis is None else self.basis @ means
         return Gaussian(rotated.reshape(self.event_shape), Spectrum(variances, self.basis))
+
+
+def wasserstein(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+    """The Wasserstein-2 distance of two Gaussians with one eigenbasis, by their means and variances along it."""
+    # W2^2 = |m - m'|^2 + sum_i (sqrt v_i - sqrt v'_i)^2
+    (mean, variance), (mean_, variance_) = one, other
+    spread = variance.sqrt() - variance_.sqrt()
+    return float(torch.sqrt((mean - mean_).square().sum() + spread.square().sum()))
 
 
 def moments(
