@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint nightly orders clean
+.PHONY: help demo test lint slow nightly orders clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' Makefile
@@ -29,8 +29,10 @@ lint: .venv/.installed-lint  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy scorediff
 
-nightly: .venv/.installed-test  ## run the slow tests, and the others with ten times the examples
+slow: .venv/.installed-test  ## run the slow tests
 	$(PYTEST) -m slow
+
+nightly: slow  ## run the slow tests, and the others with ten times the examples
 	HYPOTHESIS_PROFILE=slow $(PYTEST)
 
 orders: .venv/.installed  ## measure the order of every solver, and write the table of the README
