@@ -40,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import scorediff as sd
 
 SHAPES = "1x3x64x64,64x3x32x32,64x3x64x64,64x3x256x256"
-SAMPLERS = {"DDIM": sd.DDIM(), "DPM-Solver++ 2M": sd.DPMSolverPP(order=2)}
+SAMPLERS = {"DDIM": sd.DDIM(), "DPM-Solver++ 2M": sd.DPMSolverPP(2)}
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item", "tolist", "numpy", "__array__"}
 
 Run = Callable[[int], object]

@@ -187,7 +187,7 @@ class Field:
 
     def drift_at(self, t: Any, y: Any, **where: Any) -> Any:
         """The same at time `t`, for callers that hold `t` exactly."""
-        schedule, eta = self.problem.schedule, self.problem.eta
+        schedule, eta = self.problem.schedule, self.problem.eta_at(t)
         data, noise = self.problem.denoiser(t, self.leave(t, y), **where)
         to_data, to_noise = self.coordinates.rates(schedule, t)
         if eta:
@@ -198,7 +198,7 @@ class Field:
     def diffusion_at(self, t: Any) -> Any:
         """`eta m sigma sqrt(2 |lambda'|)` at time `t`."""
         rate = self.coordinates.log_snr_rate(self.problem.schedule, t)
-        return self.problem.eta * self._noise_scale(t) * np.sqrt(2 * np.abs(rate))
+        return self.problem.eta_at(t) * self._noise_scale(t) * np.sqrt(2 * np.abs(rate))
 
     def _noise_scale(self, t: Any) -> Any:
         return self.coordinates.scale(self.problem.schedule, t) * self.problem.schedule.sigma(t)

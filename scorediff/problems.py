@@ -1,5 +1,6 @@
 """The two problems a denoiser implies: the probability-flow ODE and the reverse SDE."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,10 @@ class ProbabilityFlow:
     def eta(self) -> float:
         return 0.0
 
+    def eta_at(self, t: Any) -> float:
+        """The share of noise at time `t`: 0."""
+        return 0.0
+
     def drift(self, t: Any, x: Any) -> Any:
         """`dx/dt` at `t`, of the shape (B, ...) of `x`; one evaluation."""
         data, noise = self.denoiser(t, x)
@@ -45,16 +50,27 @@ class ReverseSDE:
     """`dx = [f x - (1 + eta^2) g^2 score / 2] dt + eta g dw`, backwards in time (eta = 1: Anderson's;
     arXiv:2011.13456).
 
-    Every `eta > 0` has the same marginals. Raises ValueError for another eta (0 is `ProbabilityFlow`).
+    Every `eta > 0` has the same marginals, and so has a function of time, at least 0, such as SA-Solver's tau
+    (arXiv:2309.05019): exponential integrators hold it constant within a step, at its value at the step's start. Raises
+    ValueError for another eta (0 everywhere is `ProbabilityFlow`).
     """
 
     denoiser: DenoiserLike
-    eta: float = 1.0
+    eta: float | Callable[[float], float] = 1.0
 
     def __post_init__(self) -> None:
         _check_denoiser(self.denoiser)
-        if not (np.isfinite(self.eta) and self.eta > 0):
+        if not callable(self.eta) and not (np.isfinite(self.eta) and self.eta > 0):
             raise ValueError(f"eta = {self.eta} must be positive and finite: for eta = 0 use ProbabilityFlow")
+
+    def eta_at(self, t: Any) -> float:
+        """Eta at time `t`, a float. Raises ValueError where a function of time gives none that is finite and >= 0."""
+        if not callable(self.eta):
+            return self.eta
+        eta = float(self.eta(float(t)))
+        if not (np.isfinite(eta) and eta >= 0):
+            raise ValueError(f"eta(t) = {eta} at t = {float(t):.6g}: it must be finite and at least 0")
+        return eta
 
     @property
     def schedule(self) -> Schedule:
@@ -64,12 +80,14 @@ class ReverseSDE:
         """The drift at `t`, of the shape (B, ...) of `x`, for steps `dt < 0`; one evaluation."""
         data, noise = self.denoiser(t, x)
         # alpha' D + sigma' E - eta^2 g^2 score / 2, with score = -E / sigma
-        towards_noise = self.schedule.d_sigma(t) + self.eta**2 * self.schedule.g2(t) / (2 * self.schedule.sigma(t))
+        towards_noise = self.schedule.d_sigma(t) + self.eta_at(t) ** 2 * self.schedule.g2(t) / (
+            2 * self.schedule.sigma(t)
+        )
         return data * per_sample(self.schedule.d_alpha(t), x) + noise * per_sample(towards_noise, x)
 
     def diffusion(self, t: Any) -> Any:
         """`eta g(t)`."""
-        return self.eta * np.sqrt(self.schedule.g2(t))
+        return self.eta_at(t) * np.sqrt(self.schedule.g2(t))
 
 
 Problem = ProbabilityFlow | ReverseSDE

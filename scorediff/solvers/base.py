@@ -40,9 +40,10 @@ class Exact(Enum):
 class Step(NamedTuple):
     """What `Solver.run` yields after a step: the time reached and the state there.
 
-    On a fixed grid `t` is a float. An adaptive solver gives float64 or integer host arrays of shape (B,): the time `t`
-    of each sample, the `order` and the `error` estimate (in units of the tolerance) of its last step, its `status`, and
-    how many steps were `accepted` and `rejected` so far; `x` is always the whole batch. A bare `(t, x)` will do.
+    On a fixed grid `t` is a float, and `order` a number, where the order of steps varies. An adaptive solver gives
+    float64 or integer host arrays of shape (B,): the time `t` of each sample, the `order` and the `error` estimate
+    (in units of the tolerance) of its last step, its `status`, and how many steps were `accepted` and `rejected` so
+    far; `x` is always the whole batch. A bare `(t, x)` will do.
     """
 
     t: Any
@@ -112,6 +113,10 @@ class Solver(ABC):
     def nfe(self) -> int | None:
         """Evaluations of the denoiser per step; None where it varies or is not declared."""
         return None
+
+    def evaluations(self, steps: int, eta: float = 0.0) -> int | None:
+        """Evaluations of a run of so many steps on a problem with this eta, a start by another method included."""
+        return None if self.nfe is None else self.nfe * steps
 
     @property
     def spacing(self) -> Spacing:

@@ -32,6 +32,7 @@ class Record:
         self._times = wanted
         self._states: dict[float, Tensor | None] = dict.fromkeys(wanted.tolist())
         self._last: tuple[Any, ...] = (grid.start, x)
+        self._orders: list[Any] = []
         self._keep(grid.start, x)
 
     @property
@@ -48,6 +49,8 @@ class Record:
     def __call__(self, step: tuple[Any, ...]) -> None:
         self._steps += 1
         self._last = step
+        if isinstance(step[0], float) and len(step) > 2 and step[2] is not None:
+            self._orders.append(step[2])
         if self._states:
             self._keep(step[0], step[1])
 
@@ -83,6 +86,7 @@ class Record:
             calls=door.calls,
             rows=door.rows,
             error=step.error,
+            orders_used=np.array(self._orders) if self._orders else None,
             times=self._times,
             states=torch.stack(states) if states else None,
             x_end=self.x,

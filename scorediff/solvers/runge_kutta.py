@@ -13,7 +13,7 @@ from scorediff.problems import Problem
 from scorediff.solvers.base import Exact, Solver
 from scorediff.states import Workspace
 
-__all__ = ["RK4", "Euler", "Heun", "Tableau"]
+__all__ = ["RK2", "RK4", "Euler", "Heun", "Kutta3", "Tableau"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,45 @@ class Heun(_RungeKutta):
 
 
 @dataclass(frozen=True)
+class RK2(_RungeKutta):
+    """Order 2 with its second stage at `alpha` of the step: EDM's general family (arXiv:2206.00364, algorithm 3).
+
+    1/2 is the midpoint method, 1 Heun's.
+    """
+
+    alpha: float = 0.5
+    order = 2
+    source: ClassVar[str] = "arXiv:2206.00364"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "midpoint": {"alpha": 0.5},
+        "ralston": {"alpha": 2 / 3},
+        "edm-midpoint": {"alpha": 0.5, "coordinates": DDIMCoordinates()},
+    }
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"alpha = {self.alpha}: the second stage lies in (0, 1] of the step")
+
+    @property
+    def tableau(self) -> Tableau:  # type: ignore[override]
+        b = 1 / (2 * self.alpha)
+        return Tableau(c=(0.0, self.alpha), a=((), (self.alpha,)), b=(1 - b, b))
+
+
+@dataclass(frozen=True)
+class Kutta3(_RungeKutta):
+    """Kutta's method of order 3; in DDIM coordinates DEIS' rho-Kutta (arXiv:2204.13902)."""
+
+    order = 3
+    source: ClassVar[str] = "Kutta 1901"
+    tableau: ClassVar[Tableau] = Tableau(c=(0.0, 0.5, 1.0), a=((), (0.5,), (-1.0, 2.0)), b=(1 / 6, 2 / 3, 1 / 6))
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "kutta3": {},
+        "deis-rho-kutta3": {"coordinates": DDIMCoordinates()},
+    }
+
+
+@dataclass(frozen=True)
 class RK4(_RungeKutta):
     """The classical method of order 4."""
 
@@ -105,4 +144,7 @@ class RK4(_RungeKutta):
     tableau: ClassVar[Tableau] = Tableau(
         c=(0.0, 0.5, 0.5, 1.0), a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)
     )
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"rk4": {}}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "rk4": {},
+        "deis-rho-rk4": {"coordinates": DDIMCoordinates()},
+    }

@@ -30,7 +30,8 @@ class Solution:
 
     `x`: the samples, (B, ...). `t`: the time each one reached. `status`: a `Status` value each. `evaluations`: of the
     denoiser, counted where it is called; `calls`, `rows`: batched calls and the rows in them. `accepted`, `rejected`:
-    steps. `error`: the solver's last error estimate in units of its tolerance, if it makes one. `times` (S,) and
+    steps. `error`: the solver's last error estimate in units of its tolerance, if it makes one. `orders_used` (steps,):
+    the order of each step of a fixed grid, where the solver tells. `times` (S,) and
     `states` (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one. `bad`: by
     sample, time and number of the first evaluation that was not finite. `settings`: every setting that took effect, as
     plain data.
@@ -45,6 +46,7 @@ class Solution:
     accepted: np.ndarray
     rejected: np.ndarray
     error: np.ndarray | None
+    orders_used: np.ndarray | None
     times: np.ndarray
     states: Tensor | None
     x_end: Tensor
@@ -93,6 +95,7 @@ def merged(parts: Sequence[Solution]) -> Solution:
         calls=sum(p.calls for p in parts),
         rows=sum(p.rows for p in parts),
         error=np.concatenate(errors) if errors else None,
+        orders_used=parts[0].orders_used,
         times=parts[0].times,
         states=torch.cat(states, dim=1) if states else None,
         x_end=torch.cat([p.x_end for p in parts]),

@@ -186,7 +186,7 @@ def _settings(
 ) -> dict[str, Any]:
     return {
         "solver": solver.to_dict(),
-        "problem": {"type": type(problem).__name__, "eta": problem.eta},
+        "problem": {"type": type(problem).__name__, "eta": registry.to_dict(problem.eta)},
         "schedule": registry.to_dict(problem.schedule),
         "denoiser": type(problem.denoiser).__name__,
         "prediction": registry.to_dict(getattr(problem.denoiser, "prediction", None)),

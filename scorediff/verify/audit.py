@@ -11,6 +11,7 @@ from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
 from scorediff.verify.measured import OrderReport
 from scorediff.verify.order import order
+from scorediff.verify.runs import stochastic
 from scorediff.verify.strong import strong_order
 
 __all__ = ["Audit", "Row", "audit", "between_marks"]
@@ -142,7 +143,9 @@ def audit(solver: Solver | str) -> tuple[Row, ...]:
     name = solver if isinstance(solver, str) else solver.name
     solver = resolve(solver)
     claims: list[tuple[str, float | None, Callable[[], OrderReport]]] = []
-    if ProbabilityFlow in solver.solves:
+    if ProbabilityFlow in solver.solves and stochastic(solver):
+        claims.append(("weak order", solver.weak_order, lambda: order(solver, eta=0.0)))
+    elif ProbabilityFlow in solver.solves:
         claims.append(("order", solver.order, lambda: order(solver, eta=0.0)))
     if ReverseSDE in solver.solves:
         claims.append(("weak order", solver.weak_order, lambda: _joined([order(solver, eta=eta) for eta in _ETAS])))

@@ -26,9 +26,10 @@ __all__ = ["POINTS", "characteristic_error"]
 POINTS = 160  # of the grid of states
 _REACH = 8.0  # standard deviations on either side
 _STENCIL = 8  # points of an interpolation
-_HERMITE = 12  # points of the quadrature over one noise
+_HERMITE = 12  # points of the quadrature over one noise, and 4 more for every doubling of the other grid
 _FREQUENCIES = (0.5, 1.0, 2.0, 3.0)  # in units of 1 / standard deviation
 _LONGEST_MEMORY = 2
+_MOST_READINGS, _MOST_STATES = 3e8, 2e6
 
 
 def characteristic_error(
@@ -67,13 +68,17 @@ def _expectations(
 ) -> np.ndarray:
     """`E exp(i k x)` of the output, of shape (frequencies,)."""
     steps = _steps(body)
+    memory, quadrature = max(step.memory for step in steps), _HERMITE + 4 * (points // POINTS - 1)
+    points *= 1 if memory else 2  # what remembers nothing is cheap, and may be of high order
+    _check_cost(steps, points, memory, quadrature)
     states = [_states(target.at(schedule, t), points) for t in grid.times.tolist()]
-    memory = max(step.memory for step in steps)
     # values of v at the states of a node, of the nodes before as far as they are remembered, and per frequency
     v = np.exp(1j * np.multiply.outer(states[-1], frequencies))
     v = v.reshape(points, *(1,) * memory, len(frequencies))
     for n in reversed(range(grid.steps)):
-        v = steps[n].back(v, states[n + 1], states[max(n - memory, 0) : n + 1][::-1], memory, target, schedule)
+        v = steps[n].back(
+            v, states[n + 1], states[max(n - memory, 0) : n + 1][::-1], (memory, quadrature), target, schedule
+        )
     start = target.at(schedule, grid.start)
     density = torch.exp(start.log_prob(torch.from_numpy(states[0])[:, None])).numpy()
     # the trapezoidal rule: spectrally accurate for what decays at both ends
@@ -97,22 +102,38 @@ class _Step:
     def memory(self) -> int:
         return len(self.remembered)
 
+    @property
+    def noises_seen(self) -> int:
+        """How many noises its evaluations see."""
+        return int(self._seen.sum())
+
+    @property
+    def _before(self) -> int:
+        return 2 * self.memory + 1 + len(self.times)
+
+    @property
+    def _seen(self) -> np.ndarray:
+        return np.asarray(np.any(self.rows[:-1, self._before :] != 0, axis=0))
+
     def back(
         self,
         v: np.ndarray,
         ahead: np.ndarray,
         states: Sequence[np.ndarray],
-        memory: int,
+        sizes: tuple[int, int],
         target: GaussianMixture,
         schedule: Schedule,
     ) -> np.ndarray:
-        """`E v(next state, state, ..)`, from `v` at the states `ahead`; `states` at this node and at those before."""
-        before = 2 * self.memory + 1 + len(self.times)
-        noises = self.rows[:, before:]
+        """`E v(next state, state, ..)`, from `v` at the states `ahead`; `states` at this node and at those before.
+
+        `sizes`: how many nodes v remembers, and the points of a quadrature.
+        """
+        memory, quadrature = sizes
+        before = self._before
+        noises, seen = self.rows[:, before:], self._seen
         # noises that no evaluation sees are one, and smooth v before anything is interpolated
-        seen = np.any(noises[:-1] != 0, axis=0)
         v = _smoothed(v, ahead, float(np.sqrt(np.sum(noises[-1, ~seen] ** 2))))
-        z, chances = _hermite(int(seen.sum()))
+        z, chances = _hermite(self.noises_seen, quadrature)
         dims = memory + 2
 
         def along(axis: int, values: np.ndarray) -> np.ndarray:
@@ -131,9 +152,19 @@ class _Step:
             state = sum((c * value for c, value in zip(row, terms, strict=False) if c), noise)
             if k < len(self.times):
                 terms.append(reading(self.times[k], state))
-        sizes = [len(states[i]) if i < len(states) else 1 for i in range(1 + memory)]
-        reached = np.broadcast_to(state, (*sizes, len(chances)))
+        lengths = [len(states[i]) if i < len(states) else 1 for i in range(1 + memory)]
+        reached = np.broadcast_to(state, (*lengths, len(chances)))
         return np.einsum("q,...qf->...f", chances, _interpolated(ahead, v, reached))
+
+
+def _check_cost(steps: Sequence["_Step"], points: int, memory: int, quadrature: int) -> None:
+    """Raises ValueError where the readings of one run are too many."""
+    readings = sum(points ** (1 + memory) * quadrature**step.noises_seen * (len(step.times) + 1) for step in steps)
+    if readings > _MOST_READINGS or points ** (1 + memory) > _MOST_STATES:
+        raise Unmeasurable(
+            f"its law on a mixture would take {readings:.0e} readings: what is remembered, and the noises that the "
+            "evaluations of one step see, multiply them"
+        )
 
 
 def _steps(body: Unrolled) -> list[_Step]:
@@ -175,9 +206,9 @@ def _step(body: Unrolled, n: int, memory: int) -> _Step | None:
     return _Step(np.array(rows), tuple(found.times[first].tolist()), tuple(found.times[own].tolist()))
 
 
-def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+def _hermite(count: int, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Points of shape (Q, count) and weights of shape (Q,) for `count` independent N(0, 1)."""
-    z, w = np.polynomial.hermite_e.hermegauss(_HERMITE)
+    z, w = np.polynomial.hermite_e.hermegauss(points)
     w = w / w.sum()
     return np.array(list(product(z, repeat=count))), np.array([np.prod(part) for part in product(w, repeat=count)])
 
@@ -186,7 +217,7 @@ def _smoothed(v: np.ndarray, nodes: np.ndarray, std: float) -> np.ndarray:
     """`E v(x + std z, ..)` for z ~ N(0, 1), at the points of the grid."""
     if std == 0:
         return v
-    z, chances = _hermite(1)
+    z, chances = _hermite(1, 2 * _HERMITE)
     first, weights = _stencils(nodes, nodes[:, None] + std * z[:, 0])
     matrix = np.zeros((len(nodes), len(nodes)))
     i = np.broadcast_to(np.arange(len(nodes))[:, None], first.shape)

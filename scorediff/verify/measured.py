@@ -53,7 +53,7 @@ class Measurement:
         if declared < _HIGH and interval[1] - interval[0] > _WIDE:
             return f"measured {order:.2f}, but anything from {interval[0]:.2f} to {interval[1]:.2f} would fit"
         # as printed, to two decimals
-        if round(order + _BELOW if declared < _HIGH else interval[1], 2) < declared:
+        if round(max(order + _BELOW, interval[1] if declared >= _HIGH else 0.0), 2) < declared:
             return f"measured {order:.2f} ({interval[0]:.2f} to {interval[1]:.2f}), declared {declared}"
         return ""
 

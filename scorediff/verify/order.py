@@ -35,6 +35,7 @@ from scorediff.verify.runs import (
     ends,
     grid_of,
     refined,
+    stochastic,
 )
 from scorediff.verify.slope import Point, counted, fit, settled
 
@@ -47,7 +48,7 @@ _LAW_STEPS, _LAW_FINER = _STEPS[:-2], _STEPS[-2:]  # a mixture's law takes its t
 _TOLERANCES = tuple(10 ** (-k / 2) for k in range(6, 25))
 _MOST_STEPS = 150  # of an adaptive solver: tighter tolerances are left out
 _SAMPLES = 16
-_ROUNDING, _LAW_ROUNDING = 1e-12, 1e-7
+_ROUNDING, _LAW_ROUNDING = 2e-13, 1e-9
 _KNOWN = 30.0  # how many times the error of the truth an error must be, so that it is the solver's own
 
 
@@ -66,10 +67,11 @@ def order(
 ) -> OrderReport:
     """Measure the order of a solver, or of a function `(denoise, x_T, grid) -> x_0`, over a ladder of refinements.
 
-    With `eta = 0` (the default where the solver solves the flow) the error is that of the state at t_end, the root mean
-    square over samples and entries, against the true trajectory: in closed form for a Gaussian, converged by two routes
-    otherwise. With `eta > 0` it is that of the law, started from the exact marginal, without Monte Carlo: Wasserstein-2
-    on a Gaussian; on a mixture in one dimension, the characteristic function.
+    With `eta = 0` (the default where the solver solves the flow) the error is that of the state at t_end, the root
+    mean square over samples and entries, against the true trajectory: in closed form for a Gaussian, converged by two
+    routes otherwise. With `eta > 0`, and for a stochastic solver of the flow, it is that of the law, started from the
+    exact marginal, without Monte Carlo: Wasserstein-2 on a Gaussian; on a mixture in one dimension, the
+    characteristic function.
 
     Without `target`, `schedule` and `grid`: on a Gaussian of eight eigenvalues and on a mixture, on VP and on rectified
     flow, over log-SNRs from -2 to 2; and once on steps of 1 : 2 by turns, which stay uneven. `grid` is the rule that
@@ -88,18 +90,19 @@ def order(
     if solver.adaptive and not (steps is None and rule is None):
         raise TypeError(f"{solver!r} chooses its own steps, at falling tolerances: drop steps= and grid=")
     ladder = None if steps is None else checked_steps(steps)
-    laws = [GAUSSIAN, LINE if eta else MIXTURE] if target is None else [checked_target(target)]
+    law = bool(eta) or stochastic(solver)
+    laws = [GAUSSIAN, LINE if law else MIXTURE] if target is None else [checked_target(target)]
     # an adaptive solver's steps follow the solution, whatever the clock: one schedule is enough
     schedules = SCHEDULES[: 1 if solver.adaptive else None] if schedule is None else (checked_schedule(schedule),)
-    problems = [(law, one, rule) for one in schedules for law in laws]
+    problems = [(one, each, rule) for each in schedules for one in laws]
     if target is None and schedule is None and rule is None and not solver.adaptive:
         problems.append((GAUSSIAN, SCHEDULES[0], ROUGH))
     measurements = [
-        _measured(_Ladder(solver, law, one, eta, nodes, _span(nodes, one, t_start, t_end), seed), ladder)
-        for law, one, nodes in problems
+        _measured(_Ladder(solver, one, each, eta, nodes, _span(nodes, each, t_start, t_end), seed), ladder)
+        for one, each, nodes in problems
     ]
-    wanted = declared if declared is not None else solver.weak_order if eta else solver.order
-    return OrderReport(solver.name, "weak order" if eta else "order", wanted, solver.nfe, tuple(measurements))
+    wanted = declared if declared is not None else solver.weak_order if law else solver.order
+    return OrderReport(solver.name, "weak order" if law else "order", wanted, solver.nfe, tuple(measurements))
 
 
 def _span(
@@ -147,11 +150,12 @@ class _Ladder:
 
     def points(self, steps: Sequence[int] | None) -> tuple[list[Point], float]:
         """The points of the ladder, coarse to fine, and the error up to which they say nothing."""
-        if self.eta and self.solver.adaptive:
+        law = bool(self.eta) or stochastic(self.solver)
+        if law and self.solver.adaptive:
             raise Unmeasurable("the law of an adaptive sampler cannot be computed")
-        if self.eta and isinstance(self.target, Gaussian):
+        if law and isinstance(self.target, Gaussian):
             return self._down(self._gaussian_law, steps, _STEPS, _FINER, _ROUNDING), _ROUNDING
-        if self.eta:
+        if law:
             return self._on_mixture(steps)
         start = self.target.at(self.schedule, self.span[0]).sample(_SAMPLES, self.seed)
         truth, known_to = _known(self.target, self.schedule, self.span, self.seed)

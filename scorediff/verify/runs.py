@@ -32,6 +32,7 @@ __all__ = [
     "ends",
     "grid_of",
     "refined",
+    "stochastic",
 ]
 
 #: A plain sampler: `(denoise, x_T, grid) -> x_0`, where `denoise(t, x)` gives `(data, noise)`.
@@ -46,9 +47,13 @@ SCHEDULES: tuple[Schedule, ...] = (VPLinear(), RectifiedFlow())
 
 @dataclass(frozen=True)
 class _Alternating(Spacing):
-    """Steps in the log-SNR of 1 : 2 : 1 : 2 .., at every refinement: uneven where a smooth grid is ever more even."""
+    """Steps in the log-SNR of 1 : 2 : 1 : 2 .., at every refinement: uneven where a smooth grid is ever more even.
+
+    An even number of them, one more than an odd one asked for, so that the last step is always a long one.
+    """
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
+        steps += steps % 2
         places = np.concatenate([[0.0], np.cumsum(1.0 + np.arange(steps) % 2)])
         first, last = (float(schedule.log_snr(t)) for t in (t_start, t_end))
         return np.asarray(schedule.time_at(first + (last - first) * places / places[-1]))
@@ -91,6 +96,11 @@ def as_solver(given: Solver | str | PlainFunction, declared: float | None = None
         way_out = f"write {given.__name__}()" if isinstance(given, type) else "give a Solver, its name, or a function"
         raise TypeError(f"{given!r} is no solver: {way_out}")
     return resolve(given) if isinstance(given, (Solver, str)) else _Function(given, declared)
+
+
+def stochastic(solver: Solver) -> bool:
+    """Does it solve the flow in law alone: is it the law of its output whose order it declares?"""
+    return solver.order is None and solver.weak_order is not None
 
 
 def grid_of(

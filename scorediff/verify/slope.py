@@ -68,11 +68,11 @@ def counted(points: Sequence[Point]) -> float:
 def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slope:
     """The slope of `points`, by steps from coarse to fine; errors up to `rounding` count for nothing.
 
-    From the fine end, points at rounding are left out, then those where errors have stopped falling. From the coarse
-    end, points that move the slope away from that of the finest four. The interval is the 95 % band of the regression,
-    and holds the slope of the finest four and, with five points or more, the one that `a - p log N + b / N` has for
-    N -> infinity. Errors that are not `smooth` in the steps, those of an adaptive solver, are held to their finer half
-    and its band.
+    From the fine end, points at rounding are left out, then those where errors have stopped falling. From the
+    coarse end, points that move the slope away from that of the finest four. The interval is the 95 % band of the
+    regression, and holds the slope of the finest four and, with five points or more, those that `a - p log N + b /
+    N` and the same with `+ c / N^2` have for N -> infinity. Errors that are not `smooth` in the steps, those of an
+    adaptive solver, are held to their finer half and its band.
     """
     left = [replace(p, use=_bare_use(p, rounding)) for p in points]
     used = [i for i, p in enumerate(left) if p.use is Use.FITTED]
@@ -93,7 +93,7 @@ def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slo
     order, band = _regression([left[i] for i in used])
     held = [order - band, order + band, finest]
     if smooth and len(used) > _LEAST:
-        held.append(_regression([left[i] for i in used], bend=True)[0])
+        held += [_regression([left[i] for i in used], bends=bends)[0] for bends in (1, 2)]
     return Slope(order, (min(held), max(held)), floor, tuple(left))
 
 
@@ -124,13 +124,17 @@ def _local(a: Point, b: Point) -> float:
     return -math.log(b.error / a.error) / math.log(b.steps / a.steps)
 
 
-def _regression(points: Sequence[Point], *, bend: bool = False) -> tuple[float, float]:
-    """`p` of `log error = a - p log N`, or of the same with `+ b / N`, and the half width of its 95 % band."""
+def _regression(points: Sequence[Point], *, bends: int = 0) -> tuple[float, float]:
+    """`p` of `log error = a - p log N`, with terms of `b / N + c / N^2`, and the half width of its 95 % band."""
     from scipy.stats import t
 
     steps, errors = (np.array([getattr(p, name) for p in points]) for name in ("steps", "error"))
-    basis = np.stack([np.ones_like(steps), -np.log(steps), *([steps[0] / steps] if bend else [])], axis=1)
+    basis = np.stack(
+        [np.ones_like(steps), -np.log(steps), *((steps[0] / steps) ** k for k in range(1, bends + 1))], axis=1
+    )
     found = np.linalg.lstsq(basis, np.log(errors), rcond=None)[0]
     rest, freedom = np.log(errors) - basis @ found, len(steps) - basis.shape[1]
+    if not freedom:
+        return float(found[1]), math.inf
     variance = float(rest @ rest) / freedom * np.linalg.inv(basis.T @ basis)[1, 1]
     return float(found[1]), float(t.ppf(0.975, freedom)) * math.sqrt(variance)

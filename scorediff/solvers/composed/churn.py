@@ -1,0 +1,93 @@
+"""EDM's stochastic sampler around any step of the flow: a little noise up, then a longer step down."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from scorediff.coordinates import DDIMCoordinates
+from scorediff.grids import Grid, Spacing
+from scorediff.noise import Noise
+from scorediff.problems import Problem
+from scorediff.solvers.base import Exact, Solver
+from scorediff.solvers.composed.wrapped import check_step
+from scorediff.solvers.runge_kutta import Euler, Heun
+from scorediff.states import Workspace
+
+__all__ = ["Churn"]
+
+
+@dataclass(frozen=True)
+class Churn(Solver):
+    """Before each of the N steps, noise lifts s = sigma/alpha to `(1 + gamma) s`, gamma = min(s_churn / N, sqrt 2 - 1),
+    where s lies in [s_tmin, s_tmax] (arXiv:2206.00364, algorithm 2); not above the start of the run.
+
+    A stochastic solver of the flow: each sample is noisy, the law at the nodes is the flow's to the order of the step.
+    With `s_noise` other than 1 the law keeps a bias that no number of steps removes, and no order is declared.
+    """
+
+    step: Solver = Heun(DDIMCoordinates())
+    s_churn: float = 10.0
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
+    source: ClassVar[str] = "arXiv:2206.00364"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "edm-stochastic": {"step": Heun(DDIMCoordinates())},
+        "edm-stochastic-euler": {"step": Euler(DDIMCoordinates())},
+    }
+
+    def __post_init__(self) -> None:
+        check_step(self, self.step, one_step=True)
+        for name in ("s_churn", "s_tmin", "s_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)}: it must be finite and at least 0")
+        if not self.s_tmin <= self.s_tmax:
+            raise ValueError(f"s_tmin = {self.s_tmin} is above s_tmax = {self.s_tmax}")
+
+    @property
+    def weak_order(self) -> int | None:
+        return self.step.order if self.s_noise == 1 else None
+
+    @property
+    def nfe(self) -> int | None:
+        return self.step.nfe
+
+    @property
+    def exact_on(self) -> frozenset[Exact]:
+        return self.step.exact_on
+
+    @property
+    def invariant(self) -> bool:  # type: ignore[override]
+        return self.step.invariant or isinstance(getattr(self.step, "coordinates", None), DDIMCoordinates)
+
+    @property
+    def spacing(self) -> Spacing:
+        return self.step.spacing
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        self.step.check(problem, grid, dtype)
+        if grid.end > grid.start:
+            raise ValueError(f"{grid!r} rises: noise is added on the way to the data alone")
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        schedule, work = problem.schedule, Workspace()
+        first = float(schedule.log_snr(grid.start))
+        # log(1 + gamma), by which noise takes the log-SNR back
+        lift = math.log1p(min(self.s_churn / grid.steps, math.sqrt(2) - 1))
+        for n, (t, t_1) in enumerate(grid.pairs()):
+            here = float(schedule.log_snr(t))
+            up = max(here - lift, first) if self.s_tmin <= math.exp(-here) <= self.s_tmax else here
+            if up < here:
+                t_up = min(float(schedule.time_at(up)), grid.start)
+                # x / alpha + sqrt(s_up^2 - s^2) s_noise z
+                std = self.s_noise * float(schedule.sigma(t_up)) * math.sqrt(-math.expm1(2 * (up - here)))
+                x = work.combine(
+                    (float(schedule.alpha(t_up) / schedule.alpha(t)), x), (std, noise(here, up, tag=1 + n))
+                )
+                t = t_up
+            *_, (_, x, *_) = self.step.run(problem, x, Grid([t, t_1]), noise)
+            yield t_1, x

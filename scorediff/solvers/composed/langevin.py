@@ -1,0 +1,81 @@
+"""The predictor-corrector sampler of score-based SDEs: Langevin steps at every node, then a step of any solver."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from scorediff.grids import Grid, Spacing
+from scorediff.noise import Noise
+from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
+from scorediff.solvers.base import Solver
+from scorediff.solvers.exponential import DDIM
+from scorediff.states import row_mean
+
+__all__ = ["PredictorCorrector"]
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(Solver):
+    """At every node `corrections` steps `x + step score + sqrt(2 step) z`, then one of `predictor` (arXiv:2011.13456,
+    algorithms 2 to 5).
+
+    `step = 2 (snr |z| / |score|)^2` for each sample on its own (the paper takes the norms' mean over a batch), so that
+    a sample does not depend on its neighbours. Langevin steps of a length that does not fall with the grid's keep a
+    bias of their own: no order is declared. The predictor must forget the steps before.
+    """
+
+    predictor: Solver = DDIM()
+    snr: float = 0.16
+    corrections: int = 1
+    linear: ClassVar[bool] = False
+    solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow, ReverseSDE)
+    source: ClassVar[str] = "arXiv:2011.13456"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.predictor, Solver):
+            raise TypeError(
+                f"PredictorCorrector is made of a solver, such as PredictorCorrector(DDIM()), got {self.predictor!r}"
+            )
+        if self.predictor.adaptive or not self.predictor.one_step:
+            raise ValueError(f"{self.predictor!r} is no one-step method on a fixed grid, such as DDIM()")
+        if not 0 < self.snr < math.inf:
+            raise ValueError(f"snr = {self.snr}: it must be positive and finite")
+        if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 0:
+            raise ValueError(f"corrections = {self.corrections!r}: a whole number from 0 on")
+
+    @property
+    def nfe(self) -> int | None:
+        return None if self.predictor.nfe is None else self.predictor.nfe + self.corrections
+
+    @property
+    def spacing(self) -> Spacing:
+        return self.predictor.spacing
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        if not isinstance(problem, self.predictor.solves):
+            raise TypeError(f"{self.predictor!r} does not solve {type(problem).__name__}")
+        self.predictor.check(problem, grid, dtype)
+        if grid.end > grid.start:
+            raise ValueError(f"{grid!r} rises: noise is added on the way to the data alone")
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        for t, t_1 in grid.pairs():
+            a, b = float(problem.schedule.log_snr(t)), float(problem.schedule.log_snr(t_1))
+            for k in range(self.corrections):
+                score = problem.denoiser(t, x)[1] * (-1 / float(problem.schedule.sigma(t)))
+                z = noise(a, b, tag=1 + k)
+                # step = 2 (snr |z| / |score|)^2
+                step = 2 * self.snr**2 * _square(z) / _square(score)
+                x = x + score * step + z * (2 * step).sqrt()
+            *_, (_, x, *_) = self.predictor.run(problem, x, Grid([t, t_1]), noise)
+            yield t_1, x
+
+
+def _square(x: Tensor) -> Tensor:
+    """The mean square of each sample, of shape (B, 1, ...)."""
+    return row_mean(x.square()).reshape(-1, *(1,) * (x.ndim - 1))

@@ -1,0 +1,100 @@
+"""Restart sampling around any solver of the flow: back up through an interval, and down again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from scorediff.coordinates import DDIMCoordinates
+from scorediff.grids import Grid, Spacing
+from scorediff.noise import Noise
+from scorediff.problems import Problem
+from scorediff.schedules import Schedule
+from scorediff.solvers.base import Solver
+from scorediff.solvers.composed.wrapped import check_step
+from scorediff.solvers.exponential import DPMSolverPP
+from scorediff.solvers.runge_kutta import Heun
+from scorediff.states import Workspace
+
+__all__ = ["Restart"]
+
+
+@dataclass(frozen=True)
+class Restart(Solver):
+    """Once the run has passed s = sigma/alpha from `s_max` to `s_min`, noise leads back up and `solver` down again,
+    `repeats` times (arXiv:2306.14878).
+
+    Both ends are the grid's nodes next to them, and the way down is on the grid's own nodes, so that it is as fine as
+    the rest. A stochastic solver of the flow: its law has the order of `solver`, which may be a multistep method: it
+    starts afresh after each turn. Raises ValueError where the run has no two nodes in the interval.
+    """
+
+    solver: Solver = Heun(DDIMCoordinates())
+    s_min: float = 0.3
+    s_max: float = 1.0
+    repeats: int = 2
+    one_step: ClassVar[bool] = False
+    source: ClassVar[str] = "arXiv:2306.14878"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "restart": {"solver": Heun(DDIMCoordinates())},
+        "restart-dpm++2m": {"solver": DPMSolverPP(2)},
+    }
+
+    def __post_init__(self) -> None:
+        check_step(self, self.solver, one_step=False)
+        if not 0 < self.s_min < self.s_max:
+            raise ValueError(
+                f"the interval from s_min = {self.s_min} to s_max = {self.s_max} is empty: 0 < s_min < s_max"
+            )
+        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 0:
+            raise ValueError(f"repeats = {self.repeats!r}: a whole number from 0 on")
+
+    @property
+    def weak_order(self) -> int | None:
+        return self.solver.order
+
+    @property
+    def spacing(self) -> Spacing:
+        return self.solver.spacing
+
+    @property
+    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
+        return self.solver.starts_at_pure_noise
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        self.solver.check(problem, grid, dtype)
+        if grid.end > grid.start:
+            raise ValueError(f"{grid!r} rises: noise is added on the way to the data alone")
+        top, bottom = self._turns(problem.schedule, grid)
+        if self.repeats and not top < bottom:
+            s = np.exp(-np.asarray(problem.schedule.log_snr(grid.times)))
+            raise ValueError(
+                f"no step of {grid!r}, with sigma/alpha from {s[0]:.3g} to {s[-1]:.3g}, lies between s_max = "
+                f"{self.s_max} and s_min = {self.s_min}: take more steps or another interval"
+            )
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        schedule, work, times = problem.schedule, Workspace(), grid.times
+        top, bottom = self._turns(schedule, grid)
+        t, s = float(times[bottom]), float(times[top])
+        for step in self.solver.run(problem, x, Grid(times[: bottom + 1]), noise):
+            x = step[1]
+            if step[0] != t:
+                yield step
+        a, b = float(schedule.log_snr(t)), float(schedule.log_snr(s))
+        for turn in range(self.repeats):
+            # x / alpha + sqrt(s_max^2 - s_min^2) z
+            std = float(schedule.sigma(s)) * float(np.sqrt(-np.expm1(2 * (b - a))))
+            x = work.combine((float(schedule.alpha(s) / schedule.alpha(t)), x), (std, noise(a, b, tag=1 + turn)))
+            *_, (_, x, *_) = self.solver.run(problem, x, Grid(times[top : bottom + 1]), noise)
+        yield t, x
+        if bottom < grid.steps:
+            yield from self.solver.run(problem, x, Grid(times[bottom:]), noise)
+
+    def _turns(self, schedule: Schedule, grid: Grid) -> tuple[int, int]:
+        """The nodes next to s_max and s_min."""
+        log_snr = np.asarray(schedule.log_snr(grid.times))
+        return tuple(int(np.abs(log_snr + np.log(s)).argmin()) for s in (self.s_max, self.s_min))  # type: ignore[return-value]

@@ -1,0 +1,211 @@
+"""Multistep exponential integrators: the readings at the last nodes, weighted for every step; and a corrector."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
+from scorediff.solvers.exponential.forms import Form, held
+from scorediff.solvers.exponential.starts import RungeKutta, Start
+
+__all__ = ["Multistep", "Past", "integral", "lagrange_weights"]
+
+_GAUSS = np.polynomial.legendre.leggauss(48)
+
+
+class Past(NamedTuple):
+    """Some steps and what they look back on.
+
+    `h` and `kappa` of shape (n,). `back` of shape (n, k): where the last k nodes lie, in log-SNR from the start of the
+    step, the first 0 and the others behind; `t` of shape (n, k): their times.
+    """
+
+    nodes: Nodes
+    kappa: np.ndarray
+    back: np.ndarray
+    t: np.ndarray
+
+    @property
+    def h(self) -> np.ndarray:
+        return self.nodes.h
+
+
+def integral(kappa: np.ndarray, h: np.ndarray, fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`INT_0^h e^(kappa (h-u)) fn(u) du`, with `fn` of u of shape (n, points), for every step, to rounding.
+
+    By Gauss and Legendre: a sum of the integrand, in which nothing cancels as it does in powers of small steps.
+    """
+    x, w = _GAUSS
+    u = h[:, None] * (1 + x) / 2
+    return np.asarray(np.sum(np.exp(kappa[:, None] * (h[:, None] - u)) * fn(u) * w, axis=1) * h / 2)
+
+
+def lagrange_weights(kappa: np.ndarray, h: np.ndarray, nodes: np.ndarray, at: Any = None) -> np.ndarray:
+    """`INT_0^h e^(kappa (h-u)) l_j(u) du`, l_j Lagrange's polynomials through `nodes` of shape (n, k); shape (n, k).
+
+    The polynomials are in the variable `at(u)` in which the nodes are given, u itself by default.
+    """
+    weights = np.empty(nodes.shape)
+    for j in range(nodes.shape[1]):
+        others = [i for i in range(nodes.shape[1]) if i != j]
+
+        def polynomial(u: np.ndarray, j: int = j, others: list[int] = others) -> np.ndarray:
+            v = u if at is None else at(u)
+            factors = ((v - nodes[:, i, None]) / (nodes[:, j, None] - nodes[:, i, None]) for i in others)
+            return np.asarray(math.prod(factors))
+
+        weights[:, j] = integral(kappa, h, polynomial) if others else held(kappa, h)
+    return weights
+
+
+@dataclass(frozen=True)
+class Multistep(Exponential):
+    """`k` readings a step; `start` while there are fewer, which matters from order 3 on.
+
+    With `lower_order_final` the last steps look back on as many readings as steps are left, as some libraries have it:
+    the whole is then of order 2 at the most. Subclasses give the form and the weights.
+    """
+
+    k: int = 2
+    start: Start = field(default_factory=RungeKutta)
+    lower_order_final: bool = False
+    largest_k: ClassVar[int] = 6
+    #: The linear part that is exact.
+    form: ClassVar[Form]
+    #: Is there a corrector?
+    corrects: ClassVar[bool] = False
+    #: Is the corrected state read again (PECE)?
+    reads_again: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= self.largest_k:
+            raise ValueError(f"k = {self.k!r}: {type(self).__name__} takes 1 to {self.largest_k} readings a step")
+
+    @abstractmethod
+    def predictor(self, past: Past) -> np.ndarray:
+        """The weights of the last readings in the integral, newest first, of shape (n, k) or fewer."""
+
+    def corrector(self, past: Past) -> np.ndarray | None:
+        """Those of the reading at the new node, then of the last ones, (n, k + 1); None where nothing is corrected."""
+        return None
+
+    @property
+    def full_order(self) -> int:
+        """The order with enough good readings: k, and k + 1 with a corrector."""
+        return self.k + self.corrects
+
+    @property
+    def looks_back(self) -> int:
+        """How many readings there must be."""
+        return self.k
+
+    @property
+    def order(self) -> int:
+        order = self.start.order(self.full_order, self.corrects)
+        return min(order, 2) if self.lower_order_final else order
+
+    @property
+    def nfe(self) -> int:
+        return 2 if self.reads_again else 1
+
+    def evaluations(self, steps: int, eta: float = 0.0) -> int:
+        first = self._by_start(steps, noisy=eta > 0)
+        return self.nfe * (steps - first) + self.start.stages(self.full_order) * first
+
+    def _by_start(self, steps: int, noisy: bool) -> int:
+        """How many steps the start takes."""
+        # with noise the order ends at 2, for which a ramp does
+        return 0 if noisy or not self.start.stages(self.full_order) else min(self.looks_back - 1, steps)
+
+    @property
+    def one_step(self) -> bool:  # type: ignore[override]
+        return self.looks_back == 1 and not self.corrects
+
+    @property
+    def remembers(self) -> int:  # type: ignore[override]
+        return self.form.part
+
+    @property
+    def materialises(self) -> bool:  # type: ignore[override]
+        return self.looks_back > 2 or self.corrects
+
+    def steps(self, nodes: Nodes) -> Iterator[Lines]:
+        count, asked = len(nodes), 0
+        number: dict[int, int] = {}  # of the evaluation at each node
+        first = self._by_start(count, noisy=bool(nodes.eta.any()))
+        if first:
+            for n, step in enumerate(self.start.steps(self.full_order, self.form, nodes.some(slice(0, first)))):
+                number[n] = asked
+                asked += len(step.lines)
+                yield step._replace(keeps=self._wanted(number, n))
+        orders = [self._readings(nodes, n) for n in range(count)]
+        numbers = _Numbers(self, nodes, orders)
+        for n in range(first, count):
+            lines = []
+            if n not in number:
+                number[n] = asked
+                asked += 1
+                at: float | None = float(numbers.t[n])
+            else:
+                at = None
+            decay, spread, weights, corrected = numbers.of(n)
+            fresh = (spread,) if spread else ()
+            known = [(number[n - j], w) for j, w in enumerate(weights)]
+            if at is None:
+                lines.append(Line(None, decay, before=known, fresh=fresh))
+            else:
+                lines.append(Line(at, decay, *self.form.on(known[0][1]), before=known[1:], fresh=fresh))
+            if corrected is not None:
+                end = float(numbers.s[n])
+                known = [(number[n - j], w) for j, w in enumerate(corrected[1:])]
+                lines.append(Line(end, decay, *self.form.on(corrected[0]), before=known, fresh=fresh))
+                if not self.reads_again:
+                    number[n + 1] = asked
+                asked += 1
+            interval = [(float(numbers.a[n]), float(numbers.b[n]))] if spread else []
+            order = orders[n] + (corrected is not None)
+            yield Lines(float(numbers.s[n]), lines, interval, self._wanted(number, n), order)
+
+    def _wanted(self, number: dict[int, int], n: int) -> list[int]:
+        """The evaluations that the step after `n` looks back on."""
+        return [number[m] for m in range(max(n + 2 - self.looks_back, 0), n + 2) if m in number]
+
+    def _readings(self, nodes: Nodes, n: int) -> int:
+        """How many readings step `n` looks back on."""
+        there = n + 1 - (n > 0 and not np.isfinite(nodes.start.log_snr[0]))
+        left = len(nodes) - n if self.lower_order_final else there
+        return min(self.looks_back, there, left)
+
+
+class _Numbers:
+    """The coefficients of all steps: computed for all those at once that look back on equally many readings."""
+
+    def __init__(self, solver: Multistep, nodes: Nodes, orders: list[int]) -> None:
+        form, eta = solver.form, nodes.eta
+        self.t, self.s, self.a, self.b = nodes.start.t, nodes.end.t, nodes.start.log_snr, nodes.end.log_snr
+        self._decay = form.decay(nodes.start, nodes.end, eta).tolist()
+        spread = np.where(eta > 0, form.spread(nodes.start, nodes.end, eta), 0.0)
+        self._spread = spread.tolist()
+        pull, kappa = form.pull(nodes.end, eta), form.kappa(eta)
+        count = len(nodes)
+        self._weights: list[list[float]] = [[]] * count
+        self._corrected: list[list[float] | None] = [None] * count
+        for k in sorted(set(orders)):
+            which = np.flatnonzero(np.array(orders) == k)
+            behind = which[:, None] - np.arange(k)
+            back = self.a[behind] - self.a[which][:, None] if k > 1 else np.zeros((len(which), 1))
+            past = Past(nodes.some(which), kappa[which], back, self.t[behind])
+            for n, row in zip(which, (pull[which][:, None] * solver.predictor(past)).tolist(), strict=True):
+                self._weights[n] = row
+            corrector = solver.corrector(past)
+            if corrector is not None:
+                for n, row in zip(which, (pull[which][:, None] * corrector).tolist(), strict=True):
+                    # the last state is read by nobody: correcting it would cost an evaluation more
+                    self._corrected[n] = row if n < count - 1 or solver.reads_again else None
+
+    def of(self, n: int) -> tuple[float, float, list[float], list[float] | None]:
+        return self._decay[n], self._spread[n], self._weights[n], self._corrected[n]
