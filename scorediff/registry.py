@@ -104,6 +104,10 @@ def parse(base: type[T], text: str) -> T:
 def _value(kind: Any, text: str) -> Any:
     if inspect.isclass(kind) and inspect.isabstract(kind):
         return parse(kind, text)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -122,8 +126,11 @@ def to_dict(value: Any) -> Any:
         return [to_dict(v) for v in value]
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
-    # a function by its name: its repr holds an address, different in every run
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
+    if not callable(value):
+        return repr(value)
+    # a function by its name, another callable by its class's: a repr may hold an address, different in every run
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def from_dict(base: type[T], data: dict[str, Any]) -> T:

@@ -1,5 +1,7 @@
 """Every concrete class, found by walking the package: to exist is to be tested."""
 
+import pytest
+
 import scorediff as sd
 from scorediff import registry
 
@@ -10,6 +12,23 @@ SPACINGS = list(registry.names(sd.Spacing).values())
 TERMINALS = list(registry.names(sd.Terminal).values())
 SOLVERS = [s for s in registry.names(sd.Solver).values() if type(s).__module__.startswith("scorediff.")]
 OURS = [s for s in SOLVERS if not type(s).__module__.startswith("scorediff.backends")]
+
+
+def _main():
+    """The first and the last variant of each class: the others differ from them in a number."""
+    by_class = {}
+    for solver in SOLVERS:
+        by_class.setdefault(type(solver), []).append(solver)
+    return [s for solvers in by_class.values() for s in {s.name: s for s in (solvers[0], solvers[-1])}.values()]
+
+
+MAIN = [s for s in _main() if s in OURS]
+
+
+def main_first(solvers, *, guests=False):
+    """The rest is left to the slow run; so are guests, which take their time, unless told otherwise."""
+    now = [s for s in solvers if s in MAIN or (guests and s not in OURS)]
+    return [s if s in now else pytest.param(s, marks=pytest.mark.slow) for s in solvers]
 
 
 def label(value):

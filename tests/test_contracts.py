@@ -56,9 +56,10 @@ def test_plain_data_and_back(value):
 def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_order(solver):
     assert registry.parse(sd.Solver, solver.name) == solver
     assert set(solver.solves) <= {sd.ProbabilityFlow, sd.ReverseSDE} and solver.solves
-    # an adaptive guest may vary its order, and then declares none
-    assert solver.order or sd.ProbabilityFlow not in solver.solves or solver.adaptive
-    assert solver.weak_order or sd.ReverseSDE not in solver.solves
+    # an adaptive guest may vary its order, and then declares none; Langevin steps keep a bias
+    if not solver.adaptive and not isinstance(solver, sd.PredictorCorrector):
+        assert solver.order or solver.weak_order or sd.ProbabilityFlow not in solver.solves
+        assert solver.weak_order or sd.ReverseSDE not in solver.solves
     with pytest.raises(dataclasses.FrozenInstanceError):
         solver.anything = 1
 
@@ -136,7 +137,9 @@ def test_a_solver_that_claims_it_starts_at_alpha_zero(solver):
         problem_for(solver, schedule), solver, (3, 3), grid=[1 - 1e-7, *grid.times[1:]], dtype=torch.float64
     )
     if sd.ProbabilityFlow in solver.solves:
-        torch.testing.assert_close(solution.x, near.x, rtol=1e-4, atol=1e-4)
+        # a start by another method takes the first step near alpha = 0, but not that from it
+        close = 1e-4 if solver.evaluations(50) == 50 * solver.nfe else 1e-3
+        torch.testing.assert_close(solution.x, near.x, rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)

@@ -110,7 +110,12 @@ def test_settings_echo_everything_as_plain_data():
         SDE, "sde-dpm++2m", (3, 2), steps=4, spacing=sd.Karras(), seed=9, ids=[5, 6, 7], terminal=sd.Denoise()
     ).settings
     again = json.loads(json.dumps(settings))
-    assert again["solver"] == {"type": "SDEDPMSolverPP", "order": 2}
+    assert again["solver"] == {
+        "type": "SDEDPMSolverPP",
+        "k": 2,
+        "start": {"type": "RungeKutta"},
+        "lower_order_final": False,
+    }
     assert again["problem"] == {"type": "ReverseSDE", "eta": 1.0}
     assert again["spacing"] == {"type": "Karras", "rho": 7.0} and len(again["grid"]) == 5
     assert (again["seed"], again["ids"], again["terminal"]) == (9, [5, 6, 7], {"type": "Denoise"})

@@ -1,7 +1,7 @@
 """What a solver is, and what it yields."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, NamedTuple
@@ -138,6 +138,15 @@ class Solver(ABC):
     @abstractmethod
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         """Yield a `Step`, or a bare `(t, x)`, after each step."""
+
+    def stepper(self, problem: Any, legs: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
+        """A function `(n, x)` that carries a state along leg n, `(from, to)`: the steps of a one-step method apart."""
+
+        def step(n: int, x: Any) -> Any:
+            *_, last = self.run(problem, x, Grid(legs[n]), noise)
+            return last[1]
+
+        return step
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as plain data."""

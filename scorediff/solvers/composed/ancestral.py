@@ -31,6 +31,7 @@ class Ancestral(Solver):
 
     step: Solver = Krogstad()
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
+    one_step: ClassVar[bool] = False  # the last step of a run is another than the others
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "euler-a": {"step": DDIM()},
@@ -68,21 +69,21 @@ class Ancestral(Solver):
         self.step.check(ProbabilityFlow(problem.denoiser), grid, dtype)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        flow, schedule, work = ProbabilityFlow(problem.denoiser), problem.schedule, Workspace()
-        last = float(schedule.log_snr(grid.end))
-        for t, t_1 in grid.pairs():
-            start, end = float(schedule.log_snr(t)), float(schedule.log_snr(t_1))
-            # (s_down / s_1)^2 = 1 - eta^2 (1 - e^(-2h)), not below the end of the run
-            share = 1 + problem.eta_at(t) ** 2 * np.expm1(2 * (start - end))
-            down = min(end - 0.5 * np.log(share), last) if share > 0 else last
-            if not down > end:
-                *_, (_, x, *_) = self.step.run(flow, x, Grid([t, t_1]), noise)
-            else:
-                t_down = t_1 if down == end else max(float(schedule.time_at(down)), grid.end)
-                *_, (_, x, *_) = self.step.run(flow, x, Grid([t, t_down]), noise)
-                # alpha_1 s_up = sigma_1 sqrt(1 - s_down^2 / s_1^2)
-                s_up = float(schedule.sigma(t_1)) * np.sqrt(-np.expm1(2 * (end - down)))
-                x = work.combine(
-                    (float(schedule.alpha(t_1) / schedule.alpha(t_down)), x), (float(s_up), noise(start, end))
-                )
-            yield t_1, x
+        schedule, work = problem.schedule, Workspace()
+        log_snr = np.asarray(schedule.log_snr(grid.times))
+        h, end = np.diff(log_snr), log_snr[1:]
+        eta = np.array([problem.eta_at(t) for t in grid.times[:-1]])
+        # (s_down / s_1)^2 = 1 - eta^2 (1 - e^(-2h)), not below the end of the run
+        share = np.maximum(1 + eta**2 * np.expm1(-2 * h), np.exp(2 * (end - end[-1])))
+        down = np.where(share < 1, np.clip(schedule.time_at(end - np.log(share) / 2), grid.end, None), grid.times[1:])
+        # alpha_1 s_up = sigma_1 sqrt(1 - s_down^2 / s_1^2)
+        spread = schedule.sigma(grid.times[1:]) * np.sqrt(1 - np.minimum(share, 1.0))
+        ratio = np.asarray(schedule.alpha(grid.times[1:])) / schedule.alpha(down)
+        legs = list(zip(grid.times[:-1].tolist(), down.tolist(), strict=True))
+        step = self.step.stepper(ProbabilityFlow(problem.denoiser), legs, noise)
+        clock = log_snr.tolist()
+        for n, (to, up) in enumerate(zip(ratio.tolist(), np.broadcast_to(spread, h.shape).tolist(), strict=True)):
+            x = step(n, x)
+            if up:
+                x = work.combine((to, x), (up, noise(clock[n], clock[n + 1])))
+            yield float(grid.times[n + 1]), x

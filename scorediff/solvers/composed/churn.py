@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from scorediff.coordinates import DDIMCoordinates
@@ -33,6 +34,7 @@ class Churn(Solver):
     s_tmin: float = 0.0
     s_tmax: float = math.inf
     s_noise: float = 1.0
+    one_step: ClassVar[bool] = False  # the noise of a step depends on how many there are
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "edm-stochastic": {"step": Heun(DDIMCoordinates())},
@@ -75,19 +77,19 @@ class Churn(Solver):
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         schedule, work = problem.schedule, Workspace()
-        first = float(schedule.log_snr(grid.start))
+        here = np.asarray(schedule.log_snr(grid.times))[:-1]
         # log(1 + gamma), by which noise takes the log-SNR back
         lift = math.log1p(min(self.s_churn / grid.steps, math.sqrt(2) - 1))
-        for n, (t, t_1) in enumerate(grid.pairs()):
-            here = float(schedule.log_snr(t))
-            up = max(here - lift, first) if self.s_tmin <= math.exp(-here) <= self.s_tmax else here
-            if up < here:
-                t_up = min(float(schedule.time_at(up)), grid.start)
-                # x / alpha + sqrt(s_up^2 - s^2) s_noise z
-                std = self.s_noise * float(schedule.sigma(t_up)) * math.sqrt(-math.expm1(2 * (up - here)))
-                x = work.combine(
-                    (float(schedule.alpha(t_up) / schedule.alpha(t)), x), (std, noise(here, up, tag=1 + n))
-                )
-                t = t_up
-            *_, (_, x, *_) = self.step.run(problem, x, Grid([t, t_1]), noise)
-            yield t_1, x
+        s = np.exp(-here)
+        up = np.where((self.s_tmin <= s) & (s <= self.s_tmax), np.maximum(here - lift, here[0]), here)
+        t_up = np.where(up < here, np.clip(schedule.time_at(up), None, grid.start), grid.times[:-1])
+        # x / alpha + sqrt(s_up^2 - s^2) s_noise z
+        spread = self.s_noise * np.asarray(schedule.sigma(t_up)) * np.sqrt(-np.expm1(2 * (up - here)))
+        ratio = np.asarray(schedule.alpha(t_up)) / schedule.alpha(grid.times[:-1])
+        step = self.step.stepper(problem, list(zip(t_up.tolist(), grid.times[1:].tolist(), strict=True)), noise)
+        for n in range(grid.steps):
+            if spread[n]:
+                z = noise(float(here[n]), float(up[n]), tag=1 + n)
+                x = work.combine((float(ratio[n]), x), (float(spread[n]), z))
+            x = step(n, x)
+            yield float(grid.times[n + 1]), x

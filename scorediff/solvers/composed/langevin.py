@@ -20,12 +20,12 @@ __all__ = ["PredictorCorrector"]
 
 @dataclass(frozen=True)
 class PredictorCorrector(Solver):
-    """At every node `corrections` steps `x + step score + sqrt(2 step) z`, then one of `predictor` (arXiv:2011.13456,
+    """At every node `corrections` of `x + length score + sqrt(2 length) z`, then one of `predictor` (arXiv:2011.13456,
     algorithms 2 to 5).
 
-    `step = 2 (snr |z| / |score|)^2` for each sample on its own (the paper takes the norms' mean over a batch), so that
-    a sample does not depend on its neighbours. Langevin steps of a length that does not fall with the grid's keep a
-    bias of their own: no order is declared. The predictor must forget the steps before.
+    `length = 2 (snr |z| / |score|)^2` for each sample on its own (the paper takes the norms' mean over a batch), so
+    that a sample does not depend on its neighbours. Langevin steps of a length that does not fall with the grid's keep
+    a bias of their own, and where an event has few entries the norms scatter: no order is declared. The predictor must forget the steps before.
     """
 
     predictor: Solver = DDIM()
@@ -64,15 +64,16 @@ class PredictorCorrector(Solver):
             raise ValueError(f"{grid!r} rises: noise is added on the way to the data alone")
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        for t, t_1 in grid.pairs():
+        step = self.predictor.stepper(problem, list(grid.pairs()), noise)
+        for n, (t, t_1) in enumerate(grid.pairs()):
             a, b = float(problem.schedule.log_snr(t)), float(problem.schedule.log_snr(t_1))
             for k in range(self.corrections):
                 score = problem.denoiser(t, x)[1] * (-1 / float(problem.schedule.sigma(t)))
                 z = noise(a, b, tag=1 + k)
-                # step = 2 (snr |z| / |score|)^2
-                step = 2 * self.snr**2 * _square(z) / _square(score)
-                x = x + score * step + z * (2 * step).sqrt()
-            *_, (_, x, *_) = self.predictor.run(problem, x, Grid([t, t_1]), noise)
+                # length = 2 (snr |z| / |score|)^2
+                length = 2 * self.snr**2 * _square(z) / _square(score)
+                x = x + score * length + z * (2 * length).sqrt()
+            x = step(n, x)
             yield t_1, x
 
 

@@ -26,9 +26,9 @@ class Restart(Solver):
     """Once the run has passed s = sigma/alpha from `s_max` to `s_min`, noise leads back up and `solver` down again,
     `repeats` times (arXiv:2306.14878).
 
-    Both ends are the grid's nodes next to them, and the way down is on the grid's own nodes, so that it is as fine as
-    the rest. A stochastic solver of the flow: its law has the order of `solver`, which may be a multistep method: it
-    starts afresh after each turn. Raises ValueError where the run has no two nodes in the interval.
+    Both ends are moved outwards to nodes of the grid, and the way down is on the grid's own nodes, so that it is as
+    fine as the rest. A stochastic solver of the flow: its law has the order of `solver`, which may be a multistep
+    method: it starts afresh after each turn. Raises ValueError where the run has no two nodes in the interval.
     """
 
     solver: Solver = Heun(DDIMCoordinates())
@@ -95,6 +95,7 @@ class Restart(Solver):
             yield from self.solver.run(problem, x, Grid(times[bottom:]), noise)
 
     def _turns(self, schedule: Schedule, grid: Grid) -> tuple[int, int]:
-        """The nodes next to s_max and s_min."""
-        log_snr = np.asarray(schedule.log_snr(grid.times))
-        return tuple(int(np.abs(log_snr + np.log(s)).argmin()) for s in (self.s_max, self.s_min))  # type: ignore[return-value]
+        """The last node at s_max or above, and the first at s_min or below; the ends of the run where there is none."""
+        s = np.exp(-np.asarray(schedule.log_snr(grid.times)))
+        top, bottom = int(np.sum(s >= self.s_max)) - 1, int(np.sum(s > self.s_min))
+        return max(top, 0), min(bottom, grid.steps)

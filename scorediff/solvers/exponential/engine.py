@@ -1,7 +1,7 @@
 """What every exponential integrator is: lines of numbers, made on the host for a whole grid, and one loop over them."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -100,6 +100,13 @@ class Lines(NamedTuple):
     keeps: Sequence[int] = ()
     order: int | None = None
 
+    def after(self, asked: int) -> "Lines":
+        """The same where so many evaluations came before."""
+        if not asked:
+            return self
+        lines = [line._replace(before=[(k + asked, w) for k, w in line.before]) for line in self.lines]
+        return self._replace(lines=lines, keeps=[k + asked for k in self.keeps])
+
 
 @dataclass(frozen=True)
 class Exponential(Solver):
@@ -116,23 +123,47 @@ class Exponential(Solver):
         """The steps of a run, one by one."""
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        work, kept, asked, part = Workspace(), {}, 0, self.remembers
+        adder = _Adder(self, problem, noise)
         for step in self.steps(Nodes.of(problem, grid)):
-            start, fresh = x, [noise(a, b) for a, b in step.intervals]
-            for line in step.lines:
-                terms: list[tuple[float, Any]] = []
-                if line.at is not None:
-                    reading = problem.denoiser(line.at, x)
-                    terms = _terms(reading, line.data, line.noise)
-                    if len(step.lines) > 1 or step.keeps:
-                        kept[asked] = _kept(reading, part, work if self.materialises else None)
-                    asked += 1
-                for k, weight in line.before:
-                    terms += [(weight * c, _unwritten(v, written)) for c, v, written in kept[k]]
-                terms += [(weight, z) for weight, z in zip(line.fresh, fresh, strict=True) if weight]
-                x = work.combine((line.x, start), *terms)
-            kept = {k: kept[k] for k in step.keeps}
+            x = adder(step, x)
             yield Step(step.t, x, step.order)
+
+    def stepper(self, problem: Any, legs: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
+        adder = _Adder(self, problem, noise)
+        # a one-step method does not mind that one leg does not start where the last one ended
+        start, end = (Point.at(problem.schedule, np.array(t)) for t in zip(*legs, strict=True))
+        eta = np.array([problem.eta_at(t) for t, _ in legs])
+        steps = list(self.steps(Nodes(problem.schedule, start, end, eta)))
+        return lambda n, x: adder(steps[n], x)
+
+
+class _Adder:
+    """The loop over the lines of a step, and what is kept from one step to the next."""
+
+    def __init__(self, solver: Exponential, problem: Any, noise: Noise) -> None:
+        self._problem, self._noise, self._work = problem, noise, Workspace()
+        self._part, self._materialises = solver.remembers, solver.materialises
+        self._kept: dict[int, list[tuple[float, Any, int]]] = {}
+        self._asked = 0
+
+    def __call__(self, step: Lines, x: Any) -> Any:
+        start, fresh, kept = x, [self._noise(a, b) for a, b in step.intervals], self._kept
+        keeps = len(step.lines) > 1 or step.keeps
+        for line in step.lines:
+            terms: list[tuple[float, Any]] = []
+            if line.at is not None:
+                reading = self._problem.denoiser(line.at, x)
+                terms = _terms(reading, line.data, line.noise)
+                if keeps:
+                    kept[self._asked] = _kept(reading, self._part, self._work if self._materialises else None)
+                self._asked += 1
+            for k, weight in line.before:
+                terms += [(weight * c, _unwritten(v, written)) for c, v, written in kept[k]]
+            if fresh:
+                terms += [(weight, z) for weight, z in zip(line.fresh, fresh, strict=True) if weight]
+            x = self._work.combine((line.x, start), *terms)
+        self._kept = {k: kept[k] for k in step.keeps}
+        return x
 
 
 def etas(problem: Problem, grid: Grid) -> np.ndarray:

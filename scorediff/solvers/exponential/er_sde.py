@@ -9,7 +9,7 @@ import numpy as np
 from scorediff.problems import ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import DataForm, Form
+from scorediff.solvers.exponential.forms import DataForm, Form, held
 from scorediff.solvers.exponential.multistep import Multistep, Past, integral
 from scorediff.solvers.exponential.starts import Ramp, Start
 
@@ -44,7 +44,7 @@ class ERSDE(Multistep):
         # s / s_0 at the nodes
         s = np.exp(-past.back)
         weights = np.zeros(s.shape)
-        weights[:, 0] = integral(past.kappa, past.h, np.ones_like)
+        weights[:, 0] = held(past.kappa, past.h)
         if self.k > 1 and s.shape[1] > 1:
             # D' = (D_0 - D_-1) / (s_0 - s_-1)
             slope = integral(past.kappa, past.h, lambda u: np.expm1(-u)) / (1 - s[:, 1])

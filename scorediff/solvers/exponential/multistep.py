@@ -33,6 +33,10 @@ class Past(NamedTuple):
     def h(self) -> np.ndarray:
         return self.nodes.h
 
+    def some(self, which: Any) -> "Past":
+        """Some of the steps."""
+        return Past(self.nodes.some(which), self.kappa[which], self.back[which], self.t[which])
+
 
 def integral(kappa: np.ndarray, h: np.ndarray, fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`INT_0^h e^(kappa (h-u)) fn(u) du`, with `fn` of u of shape (n, points), for every step, to rounding.
@@ -122,6 +126,10 @@ class Multistep(Exponential):
         return 0 if noisy or not self.start.stages(self.full_order) else min(self.looks_back - 1, steps)
 
     @property
+    def invariant(self) -> bool:  # type: ignore[override]
+        return self.start.invariant
+
+    @property
     def one_step(self) -> bool:  # type: ignore[override]
         return self.looks_back == 1 and not self.corrects
 
@@ -136,39 +144,40 @@ class Multistep(Exponential):
     def steps(self, nodes: Nodes) -> Iterator[Lines]:
         count, asked = len(nodes), 0
         number: dict[int, int] = {}  # of the evaluation at each node
-        first = self._by_start(count, noisy=bool(nodes.eta.any()))
-        if first:
-            for n, step in enumerate(self.start.steps(self.full_order, self.form, nodes.some(slice(0, first)))):
+        numbers = _Numbers(self, nodes, [self._readings(nodes, n) for n in range(count)])
+        # from alpha = 0 nothing but a step of order 1 leads away
+        blind = 0 if np.isfinite(nodes.start.log_snr[0]) else 1
+        first = range(blind, min(blind + self._by_start(count, noisy=bool(nodes.eta.any())), count))
+        start = self.start.steps(self.full_order, self.form, nodes.some(slice(first.start, first.stop)))
+        for n in range(count):
+            if n in first:
                 number[n] = asked
-                asked += len(step.lines)
-                yield step._replace(keeps=self._wanted(number, n))
-        orders = [self._readings(nodes, n) for n in range(count)]
-        numbers = _Numbers(self, nodes, orders)
-        for n in range(first, count):
-            lines = []
-            if n not in number:
-                number[n] = asked
-                asked += 1
-                at: float | None = float(numbers.t[n])
+                step = next(start).after(asked)
             else:
-                at = None
-            decay, spread, weights, corrected = numbers.of(n)
-            fresh = (spread,) if spread else ()
-            known = [(number[n - j], w) for j, w in enumerate(weights)]
-            if at is None:
-                lines.append(Line(None, decay, before=known, fresh=fresh))
-            else:
-                lines.append(Line(at, decay, *self.form.on(known[0][1]), before=known[1:], fresh=fresh))
-            if corrected is not None:
-                end = float(numbers.s[n])
-                known = [(number[n - j], w) for j, w in enumerate(corrected[1:])]
-                lines.append(Line(end, decay, *self.form.on(corrected[0]), before=known, fresh=fresh))
-                if not self.reads_again:
-                    number[n + 1] = asked
-                asked += 1
-            interval = [(float(numbers.a[n]), float(numbers.b[n]))] if spread else []
-            order = orders[n] + (corrected is not None)
-            yield Lines(float(numbers.s[n]), lines, interval, self._wanted(number, n), order)
+                step = self._step(n, numbers, number, asked)
+            asked += sum(line.at is not None for line in step.lines)
+            yield step._replace(keeps=self._wanted(number, n))
+
+    def _step(self, n: int, numbers: "_Numbers", number: dict[int, int], asked: int) -> Lines:
+        """Step `n`; the evaluations it makes at nodes are entered in `number`, `asked` of them being there before."""
+        predictor, corrector = numbers.predictor[n], numbers.corrector[n]
+        decay, spread, t, s = numbers.decay[n], numbers.spread[n], numbers.t[n], numbers.s[n]
+        fresh = (spread,) if spread else ()
+        if n in number:
+            known = [(number[n - j], w) for j, w in enumerate(predictor)]
+            lines = [Line(None, decay, before=known, fresh=fresh)]
+        else:
+            known = [(number[n - j], w) for j, w in enumerate(predictor) if j]
+            lines = [Line(t, decay, *self.form.on(predictor[0]), before=known, fresh=fresh)]
+            number[n] = asked
+            asked += 1
+        if corrector is not None:
+            known = [(number[n - j], w) for j, w in enumerate(corrector[1:])]
+            lines.append(Line(s, decay, *self.form.on(corrector[0]), before=known, fresh=fresh))
+            if not self.reads_again:
+                number[n + 1] = asked
+        order = numbers.readings[n] + (corrector is not None)
+        return Lines(s, lines, (numbers.intervals[n],) if spread else (), (), order)
 
     def _wanted(self, number: dict[int, int], n: int) -> list[int]:
         """The evaluations that the step after `n` looks back on."""
@@ -184,28 +193,25 @@ class Multistep(Exponential):
 class _Numbers:
     """The coefficients of all steps: computed for all those at once that look back on equally many readings."""
 
-    def __init__(self, solver: Multistep, nodes: Nodes, orders: list[int]) -> None:
-        form, eta = solver.form, nodes.eta
-        self.t, self.s, self.a, self.b = nodes.start.t, nodes.end.t, nodes.start.log_snr, nodes.end.log_snr
-        self._decay = form.decay(nodes.start, nodes.end, eta).tolist()
-        spread = np.where(eta > 0, form.spread(nodes.start, nodes.end, eta), 0.0)
-        self._spread = spread.tolist()
-        pull, kappa = form.pull(nodes.end, eta), form.kappa(eta)
-        count = len(nodes)
-        self._weights: list[list[float]] = [[]] * count
-        self._corrected: list[list[float] | None] = [None] * count
-        for k in sorted(set(orders)):
-            which = np.flatnonzero(np.array(orders) == k)
+    def __init__(self, solver: Multistep, nodes: Nodes, readings: list[int]) -> None:
+        form, eta, h, clock = solver.form, nodes.eta, nodes.h, nodes.start.log_snr
+        self.t, self.s, self.readings = nodes.start.t.tolist(), nodes.end.t.tolist(), readings
+        self.intervals = list(zip(clock.tolist(), nodes.end.log_snr.tolist(), strict=True))
+        self.decay = form.decay(nodes.start, nodes.end, eta).tolist()
+        self.spread = np.where(eta > 0, form.spread(nodes.start, nodes.end, eta), 0.0).tolist()
+        self.predictor: list[list[float]] = [[]] * len(nodes)
+        self.corrector: list[list[float] | None] = [None] * len(nodes)
+        pull, kappa = form.pull(nodes.end, eta)[:, None], form.kappa(eta)
+        for k in sorted(set(readings)):
+            which = np.flatnonzero(np.array(readings) == k)
             behind = which[:, None] - np.arange(k)
-            back = self.a[behind] - self.a[which][:, None] if k > 1 else np.zeros((len(which), 1))
-            past = Past(nodes.some(which), kappa[which], back, self.t[behind])
-            for n, row in zip(which, (pull[which][:, None] * solver.predictor(past)).tolist(), strict=True):
-                self._weights[n] = row
-            corrector = solver.corrector(past)
-            if corrector is not None:
-                for n, row in zip(which, (pull[which][:, None] * corrector).tolist(), strict=True):
-                    # the last state is read by nobody: correcting it would cost an evaluation more
-                    self._corrected[n] = row if n < count - 1 or solver.reads_again else None
-
-    def of(self, n: int) -> tuple[float, float, list[float], list[float] | None]:
-        return self._decay[n], self._spread[n], self._weights[n], self._corrected[n]
+            back = clock[behind] - clock[which][:, None] if k > 1 else np.zeros((len(which), 1))
+            past = Past(nodes.some(which), kappa[which], back, nodes.start.t[behind])
+            for n, row in zip(which, (pull[which] * solver.predictor(past)).tolist(), strict=True):
+                self.predictor[n] = row
+            # the last state is read by nobody: correcting it would cost an evaluation more
+            some = np.isfinite(h[which]) & ((which < len(nodes) - 1) | solver.reads_again)
+            found = solver.corrector(past.some(some)) if solver.corrects and some.any() else None
+            if found is not None:
+                for n, row in zip(which[some], (pull[which][some] * found).tolist(), strict=True):
+                    self.corrector[n] = row

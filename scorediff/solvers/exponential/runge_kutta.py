@@ -31,9 +31,9 @@ __all__ = [
 _P = Phi.of
 
 
-def runge_kutta_steps(tableau: ExponentialTableau, form: Form, nodes: Nodes, asked: int = 0) -> Iterator[Lines]:
-    """The steps of a method; `asked` evaluations came before. Every stage sees the noise up to its own node."""
-    c, count = tableau.c, len(tableau.c)
+def runge_kutta_steps(tableau: ExponentialTableau, form: Form, nodes: Nodes) -> Iterator[Lines]:
+    """The steps of a method, evaluations counted within each. Every stage sees the noise up to its own node."""
+    c = tableau.c
     h, eta = nodes.h, nodes.eta
     z = form.kappa(eta) * h
     stages = [nodes.inside(ci) for ci in (*c, 1.0)]
@@ -64,10 +64,9 @@ def runge_kutta_steps(tableau: ExponentialTableau, form: Form, nodes: Nodes, ask
             *before, last = weights[n]
             # the reading just asked for comes last; where the row does not reach it, it weighs nothing
             before, last = (weights[n], 0.0) if len(weights[n]) <= i else (before, last)
-            numbered = [(asked + j, w) for j, w in enumerate(before) if w]
+            numbered = [(j, w) for j, w in enumerate(before) if w]
             lines.append(Line(times[n][i], decay[n], *form.on(last), numbered, noises[n] if noisy else ()))
         intervals = list(pairwise(clocks[n])) if noisy else []
-        asked += count
         yield Lines(times[n][-1], lines, intervals, (), tableau.order)
 
 
@@ -95,7 +94,8 @@ class _ExponentialRungeKutta(Exponential):
         return frozenset({Exact.MEAN, Exact.POINT_MASS})
 
     def steps(self, nodes: Nodes) -> Iterator[Lines]:
-        return runge_kutta_steps(self.tableau, self.form, nodes)
+        for n, step in enumerate(runge_kutta_steps(self.tableau, self.form, nodes)):
+            yield step.after(n * len(step.lines))
 
 
 # u = first-order step to c; b = phi_1 - phi_1/(2c), phi_1/(2c): the difference quotient for the derivative

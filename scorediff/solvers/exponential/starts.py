@@ -17,13 +17,16 @@ __all__ = ["PseudoRungeKutta", "Ramp", "RungeKutta", "Start"]
 class Start(ABC):
     """What is done while fewer than the wanted readings are there."""
 
+    #: Does it give the same x / alpha on every schedule, on the same log-SNR nodes?
+    invariant: ClassVar[bool] = True
+
     @abstractmethod
     def stages(self, order: int) -> int:
         """Evaluations of each of the first steps of a method of this order; 0 where it takes them itself."""
 
     @abstractmethod
     def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
-        """The first steps."""
+        """The first steps, evaluations counted within each."""
 
     def order(self, order: int, corrected: bool) -> int:
         """The order that is left of a method of this order, with a corrector or without."""
@@ -73,6 +76,8 @@ class PseudoRungeKutta(Start):
     (arXiv:2202.09778).
     """
 
+    invariant: ClassVar[bool] = False
+
     def stages(self, order: int) -> int:
         return 4
 
@@ -85,7 +90,7 @@ class PseudoRungeKutta(Start):
         (to_middle, half), (to_end, whole) = numbers
         for n in range(len(nodes)):
             t, m, s = (float(point.t[n]) for point in (nodes.start, middle, nodes.end))
-            weights = [(4 * n + j, whole[n] * w / 6) for j, w in enumerate((1, 2, 2))]
+            weights = [(j, whole[n] * w / 6) for j, w in enumerate((1, 2, 2))]
             lines = (
                 Line(t, to_middle[n], *form.on(half[n])),
                 Line(m, to_middle[n], *form.on(half[n])),
