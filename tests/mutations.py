@@ -229,9 +229,9 @@ def _ancestral_2s(problem, x, grid, noise):
 
 
 def _churned(problem, x, grid, noise):
-    # arXiv:2206.00364, algorithm 2, s_churn = 2, but that no step goes above the first sigma
+    # arXiv:2206.00364, algorithm 2, s_churn = 0.5, but that no step goes above the first sigma
     t, s, alpha, clock, y = _edm(problem, x, grid)
-    gamma = min(2 / grid.steps, np.sqrt(2) - 1)
+    gamma = min(0.5 / grid.steps, np.sqrt(2) - 1)
     for n in range(grid.steps):
         start, up = t[n], min((1 + gamma) * s[n], s[0])
         if up > s[n]:
@@ -435,7 +435,7 @@ SAMPLERS = {
             _Written(_ancestral_2s),
             "points",
         ),
-        Sampler("EDM's Heun with churn", COMPOSED, lambda m: m.Churn(s_churn=2.0), 0.0, _Written(_churned), "means"),
+        Sampler("EDM's Heun with churn", COMPOSED, lambda m: m.Churn(s_churn=0.5), 0.0, _Written(_churned), "means"),
         Sampler("EDM's Heun with restarts", COMPOSED, lambda m: m.Restart(), 0.0, _Written(_restarted), mixtures=False),
         Sampler("Langevin steps, eta = 0.5", COMPOSED, lambda m: m.PredictorCorrector(), 0.5),
         Sampler("Heun", RUNGE_KUTTA, lambda m: m.Heun(), 0.0, _Written(_heun)),
@@ -1008,7 +1008,7 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
   shows that two of them are interchanged. On steps that stay uneven any coefficients whose sum is 1 are of order 1.
 - B falls out of UniPC's systems wherever they are solved: a wrong one shows at k = 2, which has the paper's weight 1/2.
 - More noise and a longer step back is another sampler of the same law: eta for eta^2 in ancestral sampling, or gamma
-  used twice in the churn, is seen by the coefficients, and by the moments where the error becomes larger.
+  used twice in the churn, is seen by the coefficients alone.
 - Proofs about laws cannot see which noise a step takes, nor its sign, so long as it is fresh: coefficients do, with the
   intervals that the noises come from, and the strong order along one path where the interval is wrong.
 - Coefficients see all they are asked about, since they are compared with the same sampler written a second time: so

@@ -20,7 +20,7 @@ from scorediff.solvers.exponential.multistep import lagrange_weights
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.solvers.solve import resolve
 
-RAMP = sd.Ramp()
+RAMP, RK = sd.Ramp(), sd.RungeKutta()
 MIXTURE = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 
 
@@ -33,8 +33,8 @@ def distance(one, other, schedule, log_snr, eta):
 ONE_SAMPLER = [
     # (one, other, eta, tolerance)
     (sd.ExponentialAdamsBashforth(1), sd.DPMSolverPP(1), 0.0, 1e-12),
-    (sd.ExponentialAdamsBashforth(3), sd.DPMSolverPP(3), 0.0, 1e-12),
-    (sd.ExponentialAdamsBashforth(3, form=sd.NoiseForm()), sd.DPMSolver(3), 0.0, 1e-12),
+    (sd.ExponentialAdamsBashforth(3, start=RK), sd.DPMSolverPP(3, start=RK), 0.0, 1e-12),
+    (sd.ExponentialAdamsBashforth(3, RK, form=sd.NoiseForm()), sd.DPMSolver(3, RK), 0.0, 1e-12),
     (sd.SASolver(k=3, corrector_k=3), sd.ExponentialAdamsMoulton(3), 0.0, 1e-12),
     (sd.SASolver(k=1, corrector_k=0), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
     (sd.ERSDE(1), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
@@ -58,10 +58,10 @@ def test_two_names_of_one_sampler_have_the_same_coefficients(schedule, one, othe
 
 @given(log_snr=testing.log_snr_grids(min_steps=4, max_steps=7))
 def test_unipc_is_the_exponential_adams_pair_where_its_system_is_solved(log_snr):
-    # order 3 in every step: with the same start, only steps 1 and 2 of a ramp have the paper's weight 1/2
-    one, other = sd.UniPC(3), sd.ExponentialAdamsMoulton(3)
+    # with three readings in every step; the first steps of a ramp have the paper's weight 1/2
+    one, other = sd.UniPC(3, RK), sd.ExponentialAdamsMoulton(3, RK)
     assert distance(one, other, sd.VPLinear(), log_snr, 0.0) < 1e-10
-    assert distance(sd.UniPC(3, b=1), sd.UniPC(3, b=2), sd.VPLinear(), log_snr, 0.0) < 1e-10
+    assert distance(sd.UniPC(3, RK, b=1), sd.UniPC(3, RK, b=2), sd.VPLinear(), log_snr, 0.0) < 1e-10
     assert distance(sd.UniPC(2, b=1), sd.UniPC(2, b=2), sd.VPLinear(), log_snr, 0.0) > 1e-5
 
 
@@ -173,7 +173,7 @@ def test_a_tableau_with_a_slip_is_refused_at_birth():
 # --- starts and ends ---
 
 
-def test_a_ramp_caps_the_order_and_a_runge_kutta_start_does_not():
+def test_a_ramp_caps_the_order_and_substeps_do_not():
     for solver, order in (
         (sd.DPMSolverPP(3, start=RAMP), 2),
         (sd.DPMSolverPP(3), 3),
@@ -195,12 +195,29 @@ def test_the_profile_of_orders_and_the_cost_of_a_start_are_in_the_solution():
 
     assert run(sd.DPMSolverPP(3, start=RAMP)).orders_used.tolist() == [1, 2, 3, 3, 3, 3]
     assert run(sd.DPMSolverPP(3, start=RAMP, lower_order_final=True)).orders_used.tolist() == [1, 2, 3, 3, 2, 1]
-    started = run(sd.ExponentialAdamsBashforth(4))
+    solver = sd.ExponentialAdamsBashforth(4, start=sd.RungeKutta())
+    started = run(solver)
     assert started.orders_used.tolist() == [3, 3, 3, 4, 4, 4]
-    assert started.calls == 3 * 3 + 3 == sd.ExponentialAdamsBashforth(4).evaluations(6)
+    assert started.calls == 3 * 3 + 3 == solver.evaluations(6)
     assert started.settings["solver"]["start"] == {"type": "RungeKutta"}
     assert run(sd.UniPC(2)).orders_used.tolist() == [2, 3, 3, 3, 3, 2]
     assert run(sd.Heun()).orders_used is None
+
+
+@pytest.mark.parametrize("steps", [5, 8, 16, 64])
+def test_substeps_are_counted_and_seen_by_nobody_else(steps):
+    flow, solver = sd.ProbabilityFlow(MIXTURE.denoiser(sd.VPLinear())), sd.ExponentialAdamsBashforth(4)
+    more = {5: 0, 8: 0, 16: 2, 64: 5}[steps]  # 3/2 log2(N / 8), rounded up
+    found = sd.sample(flow, solver, (2, 2), steps=steps, save=True).check()
+    assert found.calls == solver.evaluations(steps) == steps + more
+    assert np.all(found.accepted == steps) and len(found.orders_used) == steps and len(found.times) == steps + 1
+    assert found.orders_used[0] == min(more + 1, 4)
+
+
+@pytest.mark.parametrize("start", [sd.Substeps(), sd.RungeKutta()], ids=label)
+def test_both_starts_keep_the_order(start):
+    for solver in (sd.DPMSolverPP(3, start=start), sd.ExponentialAdamsMoulton(4, start=start)):
+        assert sd.verify.order(solver, target=MIXTURE, schedule=sd.VPLinear()).ok
 
 
 @pytest.mark.parametrize("terminal", TERMINALS, ids=label)
@@ -285,7 +302,7 @@ def test_options_are_read_as_what_they_are():
         assert resolve(f"dpm++2m:lower_order_final={text}") == sd.DPMSolverPP(2, lower_order_final=value)
     with pytest.raises(ValueError, match="'no' is neither true nor false"):
         resolve("dpm++2m:lower_order_final=no")
-    assert resolve("krogstad-a:step=dpm++3s").step == sd.DPMSolverSinglestep(sd.DataForm(), 3)
+    assert resolve("krogstad-a:step=dpm++3s").step == sd.DPMSolverSinglestep(3)
 
 
 def test_any_callable_may_be_eta():

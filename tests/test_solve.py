@@ -113,7 +113,7 @@ def test_settings_echo_everything_as_plain_data():
     assert again["solver"] == {
         "type": "SDEDPMSolverPP",
         "k": 2,
-        "start": {"type": "RungeKutta"},
+        "start": {"type": "Substeps"},
         "lower_order_final": False,
     }
     assert again["problem"] == {"type": "ReverseSDE", "eta": 1.0}

@@ -38,6 +38,7 @@ from scorediff.solvers.exponential import (
     SDEDPMSolverPPSinglestep,
     Start,
     StrehmelWeiner,
+    Substeps,
     UniPC,
 )
 from scorediff.solvers.runge_kutta import RK2, RK4, Euler, Heun, Kutta3
@@ -101,6 +102,7 @@ __all__ = [
     "Step",
     "StochasticHeun",
     "StrehmelWeiner",
+    "Substeps",
     "Terminal",
     "UniPC",
     "solve",

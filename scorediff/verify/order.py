@@ -122,7 +122,7 @@ def _measured(ladder: "_Ladder", steps: Sequence[int] | None) -> Measurement:
     except _Failed as error:
         return Measurement(ladder.words, None, failed=str(error))
     smooth = not ladder.solver.adaptive
-    return Measurement(ladder.words, fit(points, rounding, smooth=smooth), counted(points) if smooth else None)
+    return Measurement(ladder.words, fit(points, rounding, smooth=smooth), ladder.per_step(points) if smooth else None)
 
 
 class _Failed(Exception):
@@ -147,6 +147,15 @@ class _Ladder:
         words = [described(self.target), type(self.schedule).__name__]
         words += [f"eta = {self.eta:g}"] * bool(self.eta) + ["steps 1 : 2"] * (self.grid is ROUGH)
         return ", ".join(words)
+
+    def per_step(self, points: Sequence[Point]) -> float:
+        """Evaluations that one more step takes, without those that a start by other means is said to take."""
+
+        def started(n: float) -> int:
+            declared, per_step = self.solver.evaluations(round(n), self.eta), self.solver.nfe
+            return 0 if declared is None or per_step is None else declared - per_step * round(n)
+
+        return counted([dataclasses.replace(p, evaluations=p.evaluations - started(p.steps)) for p in points])
 
     def points(self, steps: Sequence[int] | None) -> tuple[list[Point], float]:
         """The points of the ladder, coarse to fine, and the error up to which they say nothing."""

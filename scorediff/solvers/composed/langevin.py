@@ -24,8 +24,9 @@ class PredictorCorrector(Solver):
     algorithms 2 to 5).
 
     `length = 2 (snr |z| / |score|)^2` for each sample on its own (the paper takes the norms' mean over a batch), so
-    that a sample does not depend on its neighbours. Langevin steps of a length that does not fall with the grid's keep
-    a bias of their own, and where an event has few entries the norms scatter: no order is declared. The predictor must forget the steps before.
+    that a sample does not depend on its neighbours. Langevin steps of a length that does not fall with the grid's
+    keep a bias of their own, and where an event has few entries the norms scatter: no order is declared. The
+    predictor must forget the steps before.
     """
 
     predictor: Solver = DDIM()

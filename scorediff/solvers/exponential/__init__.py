@@ -29,7 +29,7 @@ from scorediff.solvers.exponential.runge_kutta import (
     SDEDPMSolverPPSinglestep,
     StrehmelWeiner,
 )
-from scorediff.solvers.exponential.starts import PseudoRungeKutta, Ramp, RungeKutta, Start
+from scorediff.solvers.exponential.starts import PseudoRungeKutta, Ramp, RungeKutta, Start, Substeps
 from scorediff.solvers.exponential.unipc import UniPC
 
 __all__ = [
@@ -67,5 +67,6 @@ __all__ = [
     "SDEDPMSolverPPSinglestep",
     "Start",
     "StrehmelWeiner",
+    "Substeps",
     "UniPC",
 ]

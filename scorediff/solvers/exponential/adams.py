@@ -83,7 +83,7 @@ class ExponentialAdamsMoulton(_AdamsMoulton):
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **{f"exp-pec{k}": {"k": k} for k in (1, 2, 3, 4, 5)},
-        "exp-pec3-noise": {"k": 3, "form": NoiseForm()},
+        **{f"exp-pec{k}-noise": {"k": k, "form": NoiseForm()} for k in (3, 4, 5)},
     }
 
 

@@ -60,6 +60,15 @@ class Nodes:
         """Some of the steps, by a slice or by indices."""
         return Nodes(self.schedule, self.start.of(which), self.end.of(which), self.eta[which])
 
+    def with_first_split(self, places: np.ndarray) -> "Nodes":
+        """The same with the first step cut at `log_snr_0 + places h`, places rising in (0, 1)."""
+        lo, hi = sorted((float(self.start.t[0]), float(self.end.t[0])))
+        log_snr = self.start.log_snr[0] + places * self.h[0]
+        cut = Point.at(self.schedule, np.clip(self.schedule.time_at(log_snr), lo, hi))
+        start = Point(*(np.insert(old, 1, new) for old, new in zip(self.start, cut, strict=True)))
+        end = Point(*(np.insert(old, 0, new) for old, new in zip(self.end, cut, strict=True)))
+        return Nodes(self.schedule, start, end, np.insert(self.eta, 0, np.full(len(places), self.eta[0])))
+
     def inside(self, c: float) -> Point:
         """The point `log_snr_0 + c h` of every step."""
         if c in (0.0, 1.0):
@@ -99,6 +108,8 @@ class Lines(NamedTuple):
     intervals: Sequence[tuple[float, float]] = ()
     keeps: Sequence[int] = ()
     order: int | None = None
+    #: Does it end between two nodes of the grid?
+    inside: bool = False
 
     def after(self, asked: int) -> "Lines":
         """The same where so many evaluations came before."""
@@ -126,7 +137,8 @@ class Exponential(Solver):
         adder = _Adder(self, problem, noise)
         for step in self.steps(Nodes.of(problem, grid)):
             x = adder(step, x)
-            yield Step(step.t, x, step.order)
+            if not step.inside:
+                yield Step(step.t, x, step.order)
 
     def stepper(self, problem: Any, legs: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
         adder = _Adder(self, problem, noise)

@@ -3,14 +3,14 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
 from scorediff.solvers.exponential.forms import Form, held
-from scorediff.solvers.exponential.starts import RungeKutta, Start
+from scorediff.solvers.exponential.starts import Start, Substeps
 
 __all__ = ["Multistep", "Past", "integral", "lagrange_weights"]
 
@@ -75,7 +75,7 @@ class Multistep(Exponential):
     """
 
     k: int = 2
-    start: Start = field(default_factory=RungeKutta)
+    start: Start = Substeps()
     lower_order_final: bool = False
     largest_k: ClassVar[int] = 6
     #: The linear part that is exact.
@@ -118,7 +118,12 @@ class Multistep(Exponential):
 
     def evaluations(self, steps: int, eta: float = 0.0) -> int:
         first = self._by_start(steps, noisy=eta > 0)
-        return self.nfe * (steps - first) + self.start.stages(self.full_order) * first
+        more = self._cuts(steps, noisy=eta > 0)
+        return self.nfe * (steps + more - first) + self.start.stages(self.full_order) * first
+
+    def _cuts(self, steps: int, noisy: bool) -> int:
+        """Into how many parts more the first step is cut."""
+        return 0 if noisy or self.full_order < 3 else self.start.cuts(steps, self.full_order, self.corrects)
 
     def _by_start(self, steps: int, noisy: bool) -> int:
         """How many steps the start takes."""
@@ -142,6 +147,11 @@ class Multistep(Exponential):
         return self.looks_back > 2 or self.corrects
 
     def steps(self, nodes: Nodes) -> Iterator[Lines]:
+        cuts = self._cuts(len(nodes), noisy=bool(nodes.eta.any()))
+        if cuts and np.isfinite(nodes.start.log_snr[0]):
+            nodes = nodes.with_first_split(2.0 ** np.arange(-cuts, 0))
+        else:
+            cuts = 0
         count, asked = len(nodes), 0
         number: dict[int, int] = {}  # of the evaluation at each node
         numbers = _Numbers(self, nodes, [self._readings(nodes, n) for n in range(count)])
@@ -156,7 +166,7 @@ class Multistep(Exponential):
             else:
                 step = self._step(n, numbers, number, asked)
             asked += sum(line.at is not None for line in step.lines)
-            yield step._replace(keeps=self._wanted(number, n))
+            yield step._replace(keeps=self._wanted(number, n), inside=n < cuts)
 
     def _step(self, n: int, numbers: "_Numbers", number: dict[int, int], asked: int) -> Lines:
         """Step `n`; the evaluations it makes at nodes are entered in `number`, `asked` of them being there before."""

@@ -1,7 +1,7 @@
 """Exponential Runge-Kutta methods, a tableau each: the single-step solvers of both forms, with exact noise."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -74,7 +74,7 @@ def runge_kutta_steps(tableau: ExponentialTableau, form: Form, nodes: Nodes) -> 
 class _ExponentialRungeKutta(Exponential):
     """Subclasses state a tableau, and the form unless it is the data's."""
 
-    form: Form = DataForm()
+    form: Form = field(default=DataForm(), kw_only=True)
     tableau: ClassVar[ExponentialTableau]
 
     @property
@@ -163,7 +163,7 @@ class DPM2(_ExponentialRungeKutta):
     algorithm 2 with another midpoint).
     """
 
-    form: Form = NoiseForm()
+    form: Form = field(default=NoiseForm(), kw_only=True)
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"dpm2": {}}
     tableau: ClassVar[ExponentialTableau] = ExponentialTableau(2, (0.0, 0.5), ({},), {1: _P(1)})
@@ -327,7 +327,7 @@ class SDEDPMSolverPPSinglestep(_ExactNoise):
 class SEEDS(_ExactNoise):
     """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1."""
 
-    form: Form = NoiseForm()
+    form: Form = field(default=NoiseForm(), kw_only=True)
     k: int = 2
     source: ClassVar[str] = "arXiv:2305.14267"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"seeds-2": {"k": 2}, "seeds-3": {"k": 3}}
