@@ -20,15 +20,14 @@ from scorediff.solvers.exponential.runge_kutta import (
     DPM2,
     ETD3RK,
     RES,
-    SEEDS,
     CoxMatthews,
     DPMSolverSinglestep,
     ExpRK5s8,
     HochbruckOstermann,
     Krogstad,
-    SDEDPMSolverPPSinglestep,
     StrehmelWeiner,
 )
+from scorediff.solvers.exponential.seeds import SEEDS, SDEDPMSolverPPSinglestep
 from scorediff.solvers.exponential.starts import PseudoRungeKutta, Ramp, RungeKutta, Start, Substeps
 from scorediff.solvers.exponential.unipc import UniPC
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
 from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm
@@ -15,15 +14,15 @@ from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 
 __all__ = [
     "DPM2",
+    "ERK3",
     "ETD3RK",
+    "MIDPOINT",
     "RES",
-    "SEEDS",
     "CoxMatthews",
     "DPMSolverSinglestep",
     "ExpRK5s8",
     "HochbruckOstermann",
     "Krogstad",
-    "SDEDPMSolverPPSinglestep",
     "StrehmelWeiner",
     "runge_kutta_steps",
 ]
@@ -106,7 +105,7 @@ def _midpoint(c: float) -> ExponentialTableau:
 # b_1 = phi_2 / c: the integral of the line through both readings
 _ERK2 = ExponentialTableau(2, (0.0, 0.5), ({},), {1: 2 * _P(2)}, lower={})
 # Hochbruck and Ostermann's third order at c = 1/3, 2/3: a_21 = (4 / (9 c_1)) phi_2(2z/3), b_2 = 3/2 phi_2
-_ERK3 = ExponentialTableau(
+ERK3 = ExponentialTableau(
     3, (0.0, 1 / 3, 2 / 3), ({}, {1: 4 / 3 * _P(2, 2 / 3)}), {2: 1.5 * _P(2)}, lower={1: 3 * _P(2)}
 )
 
@@ -132,10 +131,10 @@ class DPMSolverSinglestep(_ExponentialRungeKutta):
 
     @property
     def tableau(self) -> ExponentialTableau:  # type: ignore[override]
-        return _MIDPOINT if self.k == 2 else _ERK3
+        return MIDPOINT if self.k == 2 else ERK3
 
 
-_MIDPOINT = _midpoint(0.5)
+MIDPOINT = _midpoint(0.5)
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class RES(_ExponentialRungeKutta):
 
     @property
     def tableau(self) -> ExponentialTableau:  # type: ignore[override]
-        return _ERK2 if self.k == 2 else _ERK3
+        return _ERK2 if self.k == 2 else ERK3
 
 
 @dataclass(frozen=True)
@@ -296,46 +295,3 @@ class ExpRK5s8(_ExponentialRungeKutta):
     source: ClassVar[str] = "Luan and Ostermann 2014"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exprk5s8": {}}
     tableau: ClassVar[ExponentialTableau] = _eight_stages()
-
-
-@dataclass(frozen=True)
-class _ExactNoise(_ExponentialRungeKutta):
-    """A method on the reverse SDE: the noises of its stages are increments of one path, carried along exactly."""
-
-    solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
-    strong_order = 1
-
-    @property
-    def exact_on(self) -> frozenset[Exact]:
-        return frozenset({Exact.MEAN} if self.form.part else {Exact.MEAN, Exact.POINT_MASS})
-
-    @property
-    def weak_order(self) -> int:
-        return min(self.tableau.order, 2)
-
-
-@dataclass(frozen=True)
-class SDEDPMSolverPPSinglestep(_ExactNoise):
-    """SDE-DPM-Solver++ 2S: data form, two stages, any eta; k-diffusion's "DPM++ SDE", with its noises on one path."""
-
-    source: ClassVar[str] = "arXiv:2211.01095"
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sde-dpm++2s": {}}
-    tableau: ClassVar[ExponentialTableau] = _MIDPOINT
-
-
-@dataclass(frozen=True)
-class SEEDS(_ExactNoise):
-    """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1."""
-
-    form: Form = field(default=NoiseForm(), kw_only=True)
-    k: int = 2
-    source: ClassVar[str] = "arXiv:2305.14267"
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"seeds-2": {"k": 2}, "seeds-3": {"k": 3}}
-
-    def __post_init__(self) -> None:
-        if self.k not in (2, 3):
-            raise ValueError(f"k = {self.k}: SEEDS has 2 or 3 stages here; SEEDS-1 is SDEDPMSolver(1)")
-
-    @property
-    def tableau(self) -> ExponentialTableau:  # type: ignore[override]
-        return _MIDPOINT if self.k == 2 else _ERK3

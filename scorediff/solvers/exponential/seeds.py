@@ -1,0 +1,56 @@
+"""Exponential Runge-Kutta methods on the reverse SDE, with exact noise: SEEDS and SDE-DPM-Solver++ 2S."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from scorediff.problems import ReverseSDE
+from scorediff.solvers.base import Exact
+from scorediff.solvers.exponential.forms import Form, NoiseForm
+from scorediff.solvers.exponential.runge_kutta import ERK3, MIDPOINT, _ExponentialRungeKutta
+from scorediff.solvers.exponential.tableau import ExponentialTableau
+
+__all__ = ["SEEDS", "SDEDPMSolverPPSinglestep"]
+
+
+@dataclass(frozen=True)
+class _ExactNoise(_ExponentialRungeKutta):
+    """A method on the reverse SDE: the noises of its stages are increments of one path, carried along exactly."""
+
+    solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
+    strong_order = 1
+
+    @property
+    def exact_on(self) -> frozenset[Exact]:
+        return frozenset({Exact.MEAN} if self.form.part else {Exact.MEAN, Exact.POINT_MASS})
+
+    @property
+    def weak_order(self) -> int:
+        return min(self.tableau.order, 2)
+
+
+@dataclass(frozen=True)
+class SDEDPMSolverPPSinglestep(_ExactNoise):
+    """SDE-DPM-Solver++ 2S: data form, two stages, any eta; k-diffusion's "DPM++ SDE", with its noises on one path."""
+
+    source: ClassVar[str] = "arXiv:2211.01095"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sde-dpm++2s": {}}
+    tableau: ClassVar[ExponentialTableau] = MIDPOINT
+
+
+@dataclass(frozen=True)
+class SEEDS(_ExactNoise):
+    """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1."""
+
+    form: Form = field(default=NoiseForm(), kw_only=True)
+    k: int = 2
+    source: ClassVar[str] = "arXiv:2305.14267"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"seeds-2": {"k": 2}, "seeds-3": {"k": 3}}
+
+    def __post_init__(self) -> None:
+        if self.k not in (2, 3):
+            raise ValueError(f"k = {self.k}: SEEDS has 2 or 3 stages here; SEEDS-1 is SDEDPMSolver(1)")
+
+    @property
+    def tableau(self) -> ExponentialTableau:  # type: ignore[override]
+        return MIDPOINT if self.k == 2 else ERK3
