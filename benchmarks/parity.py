@@ -5,7 +5,8 @@ largest difference of their outputs, relative to the largest entry, in float64 a
 are "same". Where they differ, the table says by what, and which of the two has the order that ours declares: both are
 measured by `scorediff.verify.order`, on a mixture for the flow and in law on a Gaussian for the reverse SDE, there with
 the largest relative error of a variance after 16 steps, theirs and ours. Their multistep methods start with a ramp,
-which ends at order 2: what orders the steps after it have shows on grids with short first steps.
+which ends at order 2: what orders the steps after it have shows on grids with short first steps. Ours are told to,
+`start=ramp`, wherever they would start otherwise: from order 3 on, without noise.
 
 A peer is run by its own code, as a solver of ours (`Peer`); what had to be done so that its own method shows:
 
@@ -15,8 +16,10 @@ A peer is run by its own code, as a solver of ours (`Peer`); what had to be done
   of the state to float32 are taken out. The rows "as shipped" have none of this.
 * dpm_fast makes its grid in torch's default dtype, which is set to that of the state.
 
-    python benchmarks/parity.py            # a minute or two
-    python benchmarks/parity.py --only 2m  # rows whose names contain "2m"
+    python benchmarks/parity.py --markdown docs/parity.md  # a minute
+    python benchmarks/parity.py --only 2m                  # rows whose names contain "2m"
+
+`--markdown` writes the table between the marks of that file.
 """
 
 import argparse
@@ -28,6 +31,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -35,12 +40,14 @@ import numpy as np
 import torch
 from overhead import import_k_diffusion
 from torch import Tensor
+from work_precision import markdown
 
 import scorediff as sd
 from scorediff import verify
 from scorediff.study.result import aligned
 
 DOUBLE, SINGLE = 1e-10, 1e-5
+MARKS = "<!-- parity -->", "<!-- /parity -->"
 MIXTURE = sd.GaussianMixture(
     weights=(0.2, 0.5, 0.3), means=((2.0, 0.0, 0.5), (-1.0, 1.5, 0.0), (0.0, -2.0, -0.5)), covariances=(0.05, 0.2, 0.4)
 )
@@ -501,7 +508,10 @@ class Row:
 _K = KDiffusion
 _PLAIN = one_noise_a_step
 _TWO = "the second difference has not its factor 2"
-_SIGN = "the second difference has a weight near -1, which should vanish with the step: a 1/2 has the wrong sign"
+_SIGN = (
+    "the second difference has a weight near -1, which should vanish with the step: a 1/2 has the wrong sign, and the "
+    "factor 2 is not there either"
+)
 
 
 def _k_rows() -> Iterator[Row]:
@@ -530,8 +540,9 @@ def _k_rows() -> Iterator[Row]:
         noises = partial(two_noises_a_step, share=share)
         yield Row(_K("sample_dpmpp_sde", {}, note, eta=1, noises=noises), "sde-dpm++2s", differs, eta=1.0)
     three = _K("sample_dpmpp_3m_sde", {}, "eta=ours^2", eta=2, noises=_PLAIN)
-    yield Row(three, "dpm++3m:start=ramp", _TWO, ladder=_Eased())
-    yield Row(three, "sde-dpm++3m", _TWO, eta=1.0)
+    differs = f"{_TWO}, and the second step is exp-ab2's"
+    yield Row(three, "dpm++3m:start=ramp", differs, ladder=_Eased())
+    yield Row(three, "sde-dpm++3m", differs, eta=1.0)
 
 
 def _multistep(ours: str, order: int, kind: str, differs: str = "", eta: float = 0.0, **options: Any) -> Row:
@@ -740,11 +751,20 @@ def line(row: Row) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="only rows in whose names this occurs")
+    parser.add_argument("--markdown", type=Path, help="a file to write the whole table into, between its marks")
     options = parser.parse_args()
+    if options.markdown and options.only:
+        parser.error("--markdown wants all rows, without --only")
     torch.set_num_threads(1)
     lines = [line(row) for row in ROWS if options.only in " ".join(row.words)]
     header = ["peer", "function, settings", "ours", "float64", "float32", "verdict"]
     print(aligned(header, lines, flush_left=(0, 1, 2, 5)))
+    if options.markdown:
+        versions = ", ".join(f"{name} {version(name)}" for name in (*LIBRARIES, "torch"))
+        before, rest = options.markdown.read_text(encoding="utf-8").split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        text = f"{before}{MARKS[0]}\n\n{markdown([header, *lines])}\n\nWith {versions}.\n\n{MARKS[1]}{after}"
+        options.markdown.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
