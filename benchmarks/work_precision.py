@@ -8,7 +8,7 @@ for, the evaluations of its start included. Nothing is added after t_end.
 Targets: a ring of 8 unequal modes in 2 dimensions; 12 modes in 64; 6 modes in 3072 that vary along 16 directions, with
 a standard deviation of 0.02 along all others; the digits, at a bandwidth of 0.4. VP-linear, from t = 1 to 1e-3.
 
-    python benchmarks/work_precision.py --budgets 5,8,12,20,64 --markdown docs/which-solver.md
+    python benchmarks/work_precision.py --markdown docs/which-solver.md
 
 `--markdown` writes the tables between the marks of that file.
 """

@@ -101,9 +101,9 @@ def _integrated(q, h, places):
     return np.linalg.solve(np.vander(places, increasing=True).T, powers)
 
 
-def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0):
+def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
     # Adams' predictor with k readings and the corrector with the new one and `corrected` others (PEC), in y = x / alpha
-    # against the log-SNR; `starts` first steps by RES-2. With k = 2 the predictor is 2M
+    # against the log-SNR; `starts` first steps by RES-2. With `half` two readings make 2M, or the mean in a corrector
     t, s, _, clock, y = _edm(problem, x, grid)
     eta2, readings = problem.eta**2, []
 
@@ -125,15 +125,27 @@ def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0):
             base = base + noise(clock[n], clock[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * eta2)))
         behind = [clock[m] - clock[n] for m in range(n, -1, -1)]
         weights = _integrated(q, h, behind[:k])
-        if k == 2 and n:
+        if half and len(weights) == 2:
             r = -behind[1] / h
             weights = -np.expm1(-q * h) * np.array([1 + 1 / (2 * r), -1 / (2 * r)])
         y = base + sum(d * w for d, w in zip(readings[::-1], weights, strict=False))
         if corrected and n < grid.steps - 1:
             readings.append(read(t[n + 1], y))
             weights = _integrated(q, h, [h, *behind[:corrected]])
+            if half and len(weights) == 2:
+                weights = -np.expm1(-q * h) * np.array([1 / 2, 1 / 2])
             y = base + sum(d * w for d, w in zip(readings[::-1], weights, strict=False))
         yield t[n + 1], y * float(problem.schedule.alpha(t[n + 1]))
+
+
+def _in_substeps(problem, x, grid, noise, power, **options):
+    # `_multistep` on a grid of its own: in the log-SNR the first step is 1/2^m, 1/2^m, 1/2^(m-1) .. 1/2 of itself, and
+    # 2^m is (N / 8)^power or more
+    first, second = problem.schedule.log_snr(grid.times[:2]).tolist()
+    m = next(m for m in range(99) if 2**m >= (grid.steps / 8) ** power)
+    inside = [float(problem.schedule.time_at(first + (second - first) / 2**j)) for j in range(m, 0, -1)]
+    finer = sd.Grid([grid.start, *inside, *grid.times[1:]])
+    yield from islice(_multistep(problem, x, finer, noise, **options), m, None)
 
 
 def _ipndm(problem, x, grid, noise):
@@ -383,21 +395,43 @@ SAMPLERS = {
             EXPONENTIAL,
             lambda m: m.DPMSolverPP(3),
             0.0,
+            _Written(lambda *run: _in_substeps(*run, power=1, half=True)),
+            "points",
+        ),
+        Sampler(
+            "DPM-Solver++ 3M, Runge-Kutta start",
+            EXPONENTIAL,
+            lambda m: m.DPMSolverPP(3, start=m.RungeKutta()),
+            0.0,
             _Written(lambda *run: _multistep(*run, starts=2)),
             "points",
         ),
         Sampler(
-            "Adams PEC 3", EXPONENTIAL, lambda m: m.ExponentialAdamsMoulton(3), 0.0, sd.UniPC(3), "points", late=True
+            "Adams PEC 3",
+            EXPONENTIAL,
+            lambda m: m.ExponentialAdamsMoulton(3),
+            0.0,
+            _Written(lambda *run: _in_substeps(*run, power=2 / 3, corrected=3)),
+            "points",
+            late=True,
         ),
         Sampler(
             "UniPC 2",
             EXPONENTIAL,
             lambda m: m.UniPC(2),
             0.0,
-            _Written(lambda *run: _multistep(*run, k=2, corrected=2, starts=1)),
+            _Written(lambda *run: _in_substeps(*run, power=1 / 3, k=2, corrected=2, half=True)),
             "points",
         ),
-        Sampler("UniPC 3", EXPONENTIAL, lambda m: m.UniPC(3), 0.0, sd.ExponentialAdamsMoulton(3), "points", late=True),
+        Sampler(
+            "UniPC 3",
+            EXPONENTIAL,
+            lambda m: m.UniPC(3),
+            0.0,
+            _Written(lambda *run: _in_substeps(*run, power=2 / 3, corrected=3, half=True)),
+            "points",
+            late=True,
+        ),
         Sampler("iPNDM 4", EXPONENTIAL, lambda m: m.PNDM(4), 0.0, _Written(_ipndm), "points", smooth=2),
         Sampler("Krogstad", EXPONENTIAL, lambda m: m.Krogstad(), 0.0, _Written(_krogstad), "points"),
         Sampler(
@@ -505,12 +539,24 @@ SLIPS = [
     Slip("orders that fall at the end", "DPM-Solver++ 3M",
          "the last two steps look back less far, as some libraries have it, and nobody says so", MULTISTEP,
          "len(nodes) - n if self.lower_order_final else there", "len(nodes) - n"),
-    Slip("a start of order 1", "DPM-Solver++ 3M", "the first step holds its reading: no Runge-Kutta start", STARTS,
+    Slip("a start of order 1", "DPM-Solver++ 3M, Runge-Kutta start",
+         "the first step holds its reading: no Runge-Kutta start", STARTS,
          "return 0 if tableau is None else len(tableau.c)", "return 0"),
-    Slip("a stage remembered for a node", "DPM-Solver++ 3M",
+    Slip("a stage remembered for a node", "DPM-Solver++ 3M, Runge-Kutta start",
          "of each step of the start the reading in its middle is remembered, as that of its node", MULTISTEP,
          "number[n] = asked\n                step", "number[n] = asked + 1\n                step"),
-    Slip("readings at the wrong nodes", "DPM-Solver++ 3M", "each is taken to lie one node further on", MULTISTEP,
+    Slip("no substeps", "DPM-Solver++ 3M", "the first step is never cut: a plain ramp, of order 2", STARTS,
+         "return max(0, math.ceil((order + 1 - q) / q * math.log2(steps / 8)))", "return 0"),
+    Slip("no substeps, with a corrector", "Adams PEC 3", "the same, of order 3 where 4 is claimed", STARTS,
+         "return max(0, math.ceil((order + 1 - q) / q * math.log2(steps / 8)))", "return 0"),
+    Slip("substeps from the wrong end", "DPM-Solver++ 3M",
+         "they halve where they should double: 1/2, 1/4, 1/8 of the first step and so on", MULTISTEP,
+         "2.0 ** np.arange(-cuts, 0)", "1 - 2.0 ** -np.arange(1, cuts + 1)"),
+    Slip("a substep shown as a step", "DPM-Solver++ 3M",
+         "the states inside the first step are yielded as well", MULTISTEP,
+         "inside=n < cuts", "inside=False"),
+    Slip("readings at the wrong nodes", "DPM-Solver++ 3M, Runge-Kutta start",
+         "each is taken to lie one node further on", MULTISTEP,
          "back = clock[behind]", "back = nodes.end.log_snr[behind]"),
     Slip("the 2 of the second difference", "DPM-Solver++ 3M",
          "half of the second divided difference, as k-diffusion's 3M has it", DPM_SOLVER,
@@ -780,7 +826,10 @@ def _counted(sampler):
     return _fixed(sampler) and sampler.solver.evaluations(9, sampler.eta) is not None
 
 
-def _uneven(schedule, steps):
+_STEPS = 24  # so many that a start in substeps halves the first step more than once
+
+
+def _uneven(schedule, steps=_STEPS):
     return ROUGH(schedule, steps, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
 
 
@@ -800,10 +849,12 @@ def _shape(solver, sampler):
 
 @proves("evaluations", _counted)
 def _evaluations(solver, sampler):
-    """Evaluations counted are those declared, none lies outside the run, and the run ends at t_end."""
+    """Evaluations counted are those declared, none lies outside the run, which ends at t_end, and every step of the
+    grid leaves one state."""
     schedule = SCHEDULES[0]
     solution = _sample(solver, sampler, MIXTURE, schedule, sd.prior(schedule, (4, 2)))
-    return solution.calls == solver.evaluations(9, sampler.eta) and bool(np.all(solution.t == schedule.t_end))
+    ends = np.all(solution.t == schedule.t_end) and np.all(solution.accepted == 9)
+    return solution.calls == solver.evaluations(9, sampler.eta) and bool(ends)
 
 
 @proves("linear", _linear_and_fixed)
@@ -868,11 +919,10 @@ def _strong_order(solver, sampler):
 @proves("coefficients", lambda sampler: sampler.same is not None)
 def _coefficients(solver, sampler):
     """The unrolled coefficients, and the intervals of the noises, are those of the same sampler under another name, or
-    written out from its paper: seven uneven steps, on VP and on rectified flow."""
+    written out from its paper: 24 uneven steps, on VP and on rectified flow."""
     for schedule in SCHEDULES:
         a, b = (
-            coefficients(one, _uneven(schedule, 7), schedule=schedule, eta=sampler.eta)
-            for one in (solver, sampler.same)
+            coefficients(one, _uneven(schedule), schedule=schedule, eta=sampler.eta) for one in (solver, sampler.same)
         )
         if not (a.distance(b) < 1e-12 and np.allclose(a.intervals, b.intervals)):
             return False
@@ -894,7 +944,7 @@ def _invariance(solver, sampler):
     """On the same log-SNR nodes, the coefficients of x / alpha are the same on VP and on rectified flow."""
     arrays = []
     for schedule in SCHEDULES:
-        grid = _uneven(schedule, 7)
+        grid = _uneven(schedule)
         found = coefficients(solver, grid, schedule=schedule, eta=sampler.eta)
         array = found.array / np.array([*map(schedule.alpha, found.times), schedule.alpha(grid.end)])[:, None]
         array[:, 0] *= schedule.alpha(grid.start)
@@ -904,10 +954,10 @@ def _invariance(solver, sampler):
 
 @proves("exactness", lambda sampler: sampler.exact != "")
 def _exactness(solver, sampler):
-    """On seven uneven steps the mean on a Gaussian is exact; and the whole law on a point, for methods that hold the
+    """On 24 uneven steps the mean on a Gaussian is exact; and the whole law on a point, for methods that hold the
     data."""
     for schedule in SCHEDULES:
-        grid = _uneven(schedule, 7)
+        grid = _uneven(schedule)
         if not moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta).bias < 1e-12:
             return False
         point = sd.Gaussian((0.4, -1.0, 2.0), 0.0)
@@ -1004,6 +1054,12 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
   show the lost order.
 - ER-SDE-3 is of weak order 2 with its second derivative, without it, and with half of it: its first one is a
   difference on one side. DPM-Solver++ 3M is of order 3 only with all of it, and there every order shows its loss.
+- What a start costs is one error of a low order, and the more steps, the more of the whole it is. Without substeps
+  Adams' PEC 3 shows order 3 everywhere on about a thousand steps: on the ladders here it passes for order 4 on the
+  mixture and on uneven steps, and on the Gaussian its slope is refused for its scatter. Substeps from the wrong end
+  likewise: order 2 on the mixture from a few hundred steps on.
+- A state shown inside the first step is a good one: laws, orders and coefficients go by the last. The count of steps
+  sees it.
 - The coefficients of iPNDM are right on even steps, and leave order 2 on steps that change smoothly: there the order
   shows that two of them are interchanged. On steps that stay uneven any coefficients whose sum is 1 are of order 1.
 - B falls out of UniPC's systems wherever they are solved: a wrong one shows at k = 2, which has the paper's weight 1/2.
@@ -1011,10 +1067,9 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
   used twice in the churn, is seen by the coefficients alone.
 - Proofs about laws cannot see which noise a step takes, nor its sign, so long as it is fresh: coefficients do, with the
   intervals that the noises come from, and the strong order along one path where the interval is wrong.
-- Coefficients see all they are asked about, since they are compared with the same sampler written a second time: so
-  they prove no more than that the two writings agree. UniPC 3 and Adams' PEC 3 are each other's second writing: two
-  ways to the weights, and one engine, which other samplers are written against. Where there is no second writing, as
-  for RK45 and Langevin steps, the rest must do.
+- Coefficients see all that a sample is made of, since they are compared with the same sampler written a second time:
+  so they prove no more than that the two writings agree. Where there is no second writing, as for RK45 and Langevin
+  steps, the rest must do.
 - The law on a mixture cannot be computed where more is remembered than a reading or two, as in SA-Solver and ER-SDE-3,
   nor resolved where noise leads far back up, as in a restart.
 - The strong order says that samples settle along a path, not where: wrong drifts and variances settle as well.

@@ -100,12 +100,18 @@ def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, se
     flow = sd.ProbabilityFlow(target.denoiser(schedule))
     span = {"t_start": schedule.time_at(-1.5), "t_end": schedule.time_at(1.5)}
     x = target.at(schedule, span["t_end"]).sample(4, seed)
-    errors = []
-    for n in (40, 160):
+
+    def error(n):
         latent = sd.encode(flow, solver, x, steps=n, **span).x
-        errors.append(apart(sd.solve(flow, solver, latent, steps=n, **span).x, x))
-    # a symmetric pair may do better than either way alone
-    assert errors[1] < 1e-9 or np.log2(errors[0] / errors[1]) / 2 > solver.order - 0.3
+        return apart(sd.solve(flow, solver, latent, steps=n, **span).x, x)
+
+    # a symmetric pair may do better than either way alone, or have leading errors that cancel for a while
+    for n in (40, 160):
+        coarse, fine = error(n), error(4 * n)
+        if fine < 1e-9 or np.log2(coarse / fine) / 2 > solver.order - 0.3:
+            break
+    else:
+        pytest.fail(f"from {n} to {4 * n} steps the error falls from {coarse:.3g} to {fine:.3g}")
 
 
 # torchdiffeq's adaptive methods and its iterations stop for the whole batch at once, as their docstrings say
