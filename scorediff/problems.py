@@ -60,6 +60,8 @@ class ReverseSDE:
 
     def __post_init__(self) -> None:
         _check_denoiser(self.denoiser)
+        if not callable(self.eta) and not isinstance(self.eta, (int, float)):
+            raise TypeError(f"eta = {self.eta!r}: give a number, or a function of t that returns one")
         if not callable(self.eta) and not (np.isfinite(self.eta) and self.eta > 0):
             raise ValueError(f"eta = {self.eta} must be positive and finite: for eta = 0 use ProbabilityFlow")
 
@@ -67,7 +69,10 @@ class ReverseSDE:
         """Eta at time `t`, a float. Raises ValueError where a function of time gives none that is finite and >= 0."""
         if not callable(self.eta):
             return self.eta
-        eta = float(self.eta(float(t)))
+        value = self.eta(float(t))
+        if not isinstance(value, (int, float, np.floating)):
+            raise TypeError(f"eta(t) = {value!r} at t = {float(t):.6g}: it must be a number")
+        eta = float(value)
         if not (np.isfinite(eta) and eta >= 0):
             raise ValueError(f"eta(t) = {eta} at t = {float(t):.6g}: it must be finite and at least 0")
         return eta

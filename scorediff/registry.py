@@ -111,7 +111,7 @@ def _value(kind: Any, text: str) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = text
+        value = float("inf") if kind is float and text == "inf" else text
     if kind in (int, float) and not isinstance(value, (int, kind)):
         raise ValueError(f"{text!r} is no {'whole ' * (kind is int)}number")
     return value

@@ -45,6 +45,10 @@ class _RungeKutta(Solver):
     coordinates: Coordinates = field(default_factory=Time)
     tableau: ClassVar[Tableau]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.coordinates, Coordinates):
+            raise TypeError(f"coordinates = {self.coordinates!r}: give Coordinates, such as LogSNR()")
+
     @property
     def nfe(self) -> int:
         return len(self.tableau.b)
@@ -113,6 +117,7 @@ class RK2(_RungeKutta):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha = {self.alpha}: the second stage lies in (0, 1] of the step")
 

@@ -69,7 +69,7 @@ def _expectations(
     """`E exp(i k x)` of the output, of shape (frequencies,)."""
     steps = _steps(body)
     memory, quadrature = max(step.memory for step in steps), _HERMITE + 4 * (points // POINTS - 1)
-    points *= 1 if memory else 2  # what remembers nothing is cheap, and may be of high order
+    points *= 1 if memory else 3  # what remembers nothing is cheap, and may be of high order
     _check_cost(steps, points, memory, quadrature)
     states = [_states(target.at(schedule, t), points) for t in grid.times.tolist()]
     # values of v at the states of a node, of the nodes before as far as they are remembered, and per frequency

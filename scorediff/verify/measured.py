@@ -53,7 +53,8 @@ class Measurement:
         if declared < _HIGH and interval[1] - interval[0] > _WIDE:
             return f"measured {order:.2f}, but anything from {interval[0]:.2f} to {interval[1]:.2f} would fit"
         # as printed, to two decimals
-        if round(max(order + _BELOW, interval[1] if declared >= _HIGH else 0.0), 2) < declared:
+        reach = min(interval[1], order + _ABOVE) if declared >= _HIGH else 0.0
+        if round(max(order + _BELOW, reach), 2) < declared:
             return f"measured {order:.2f} ({interval[0]:.2f} to {interval[1]:.2f}), declared {declared}"
         return ""
 
@@ -117,7 +118,10 @@ class OrderReport:
             found.append(
                 "no order could be measured: " + "; ".join({m.skipped or _EXACT: 0 for m in self.measurements})
             )
-        if orders and self.declared < _HIGH and min(orders) > self.declared + _ABOVE:
+        # from order 5 on all intervals must lie above it
+        lows = [m.slope.interval[0] for m in self.measurements if m.slope is not None and m.slope.interval is not None]
+        least = min((lows if self.declared >= _HIGH else orders), default=0.0)
+        if orders and round(least, 2) > self.declared + _ABOVE:
             found.append(f"measured {min(orders):.2f} or more on all targets, declared {self.declared}: it has more")
         if self.nfe is not None and self.per_step is not None and abs(self.per_step - self.nfe) > 1e-9:
             found.append(f"{self.per_step:g} evaluations per step were counted, declared {self.nfe}")

@@ -210,7 +210,9 @@ class _Ladder:
             parts = [max(1, round(n / self.grid.steps)) for n in steps] if self.grid.steps <= _STEPS[0] else _PARTS
             grids = [refined(self.grid, self.schedule, k) for k in sorted(set(parts))]
         else:
-            grids = [grid_of(self.solver, self.schedule, n, self.grid, *self.span, problem) for n in steps]
+            made = (grid_of(self.solver, self.schedule, n, self.grid, *self.span, problem) for n in steps)
+            # a rule may round: of rungs that coincide one is kept
+            grids = list({nodes.steps: nodes for nodes in made}.values())
         try:
             for nodes in grids:
                 self.solver.check(problem, nodes, torch.float64)

@@ -13,6 +13,8 @@ __all__ = ["Point", "Slope", "Use", "counted", "fit", "settled"]
 _LEAST = 4  # points of a fit
 _STEADY = 0.04  # how far the slope may move as coarse points come in, where errors fall smoothly
 _FLAT = 0.3  # a slope below which errors have stopped falling
+_BENT = 0.35  # how far an extrapolated slope may widen the interval: one that is farther away tells of scatter
+_SCATTERED = 0.5  # the band of the finest points beyond which errors do not fall smoothly
 _CLEAR = 30.0  # how many times the floor an error must be, so that the slope shows through
 
 
@@ -84,8 +86,10 @@ def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slo
     used = [i for i in used if left[i].use is Use.FITTED]
     if len(used) < _LEAST:
         return Slope(None, None, floor, tuple(left))
-    last = _LEAST if smooth else max(_LEAST, (len(used) + 1) // 2)
-    finest, band = _regression([left[i] for i in used[-last:]])
+    finest, band = _regression([left[i] for i in used[-_LEAST:]])
+    if not smooth or band > _SCATTERED:
+        smooth = False
+        finest, band = _regression([left[i] for i in used[-max(_LEAST, (len(used) + 1) // 2) :]])
     steady = _STEADY if smooth else max(_STEADY, band)
     while abs(_regression([left[i] for i in used])[0] - finest) > steady:
         left[used[0]] = replace(left[used[0]], use=Use.COARSE)
@@ -93,7 +97,8 @@ def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slo
     order, band = _regression([left[i] for i in used])
     held = [order - band, order + band, finest]
     if smooth and len(used) > _LEAST:
-        held += [_regression([left[i] for i in used], bends=bends)[0] for bends in (1, 2)]
+        bent = (_regression([left[i] for i in used], bends=bends)[0] for bends in (1, 2))
+        held += [min(max(slope, order - _BENT), order + _BENT) for slope in bent]
     return Slope(order, (min(held), max(held)), floor, tuple(left))
 
 

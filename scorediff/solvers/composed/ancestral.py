@@ -61,6 +61,14 @@ class Ancestral(Solver):
         return self.step.invariant
 
     @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return self.step.linear
+
+    @property
+    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
+        return self.step.starts_at_pure_noise
+
+    @property
     def spacing(self) -> Spacing:
         return self.step.spacing
 

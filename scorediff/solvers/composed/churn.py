@@ -66,6 +66,10 @@ class Churn(Solver):
         return self.step.invariant or isinstance(getattr(self.step, "coordinates", None), DDIMCoordinates)
 
     @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return self.step.linear
+
+    @property
     def spacing(self) -> Spacing:
         return self.step.spacing
 

@@ -73,11 +73,14 @@ class PredictorCorrector(Solver):
                 z = noise(a, b, tag=1 + k)
                 # length = 2 (snr |z| / |score|)^2
                 length = 2 * self.snr**2 * _square(z) / _square(score)
-                x = x + score * length + z * (2 * length).sqrt()
+                # where there is no score there is nothing to correct
+                length = torch.where(length.isfinite(), length, 0.0)
+                x = x + score * length.to(x.dtype) + z * (2 * length).sqrt().to(x.dtype)
             x = step(n, x)
             yield t_1, x
 
 
 def _square(x: Tensor) -> Tensor:
-    """The mean square of each sample, of shape (B, 1, ...)."""
-    return row_mean(x.square()).reshape(-1, *(1,) * (x.ndim - 1))
+    """The mean square of each sample, of shape (B, 1, ...), in no less than float32: half precision overflows."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return row_mean(wide.square()).reshape(-1, *(1,) * (x.ndim - 1))

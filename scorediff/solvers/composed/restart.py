@@ -12,7 +12,7 @@ from scorediff.grids import Grid, Spacing
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
-from scorediff.solvers.base import Solver
+from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.composed.wrapped import check_step
 from scorediff.solvers.exponential import DPMSolverPP
 from scorediff.solvers.runge_kutta import Heun
@@ -56,6 +56,10 @@ class Restart(Solver):
         return self.solver.order
 
     @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return self.solver.linear
+
+    @property
     def spacing(self) -> Spacing:
         return self.solver.spacing
 
@@ -77,11 +81,14 @@ class Restart(Solver):
             )
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        if not self.repeats:
+            yield from self.solver.run(problem, x, grid, noise)
+            return
         schedule, work, times = problem.schedule, Workspace(), grid.times
         top, bottom = self._turns(schedule, grid)
         t, s = float(times[bottom]), float(times[top])
         for step in self.solver.run(problem, x, Grid(times[: bottom + 1]), noise):
-            x = step[1]
+            x, order = step[1], Step(*step).order
             if step[0] != t:
                 yield step
         a, b = float(schedule.log_snr(t)), float(schedule.log_snr(s))
@@ -90,7 +97,7 @@ class Restart(Solver):
             std = float(schedule.sigma(s)) * float(np.sqrt(-np.expm1(2 * (b - a))))
             x = work.combine((float(schedule.alpha(s) / schedule.alpha(t)), x), (std, noise(a, b, tag=1 + turn)))
             *_, (_, x, *_) = self.solver.run(problem, x, Grid(times[top : bottom + 1]), noise)
-        yield t, x
+        yield Step(t, x, order)
         if bottom < grid.steps:
             yield from self.solver.run(problem, x, Grid(times[bottom:]), noise)
 

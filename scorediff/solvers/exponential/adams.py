@@ -9,7 +9,7 @@ import numpy as np
 from scorediff.coordinates import Coordinates, DDIMCoordinates, LogSNR, Time
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm
+from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm, check_kind
 from scorediff.solvers.exponential.multistep import Multistep, Past, lagrange_weights
 
 __all__ = [
@@ -147,6 +147,7 @@ class SASolver(_AdamsMoulton):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_kind(self, "corrector_k", int, "3")
         if not 0 <= self.corrector_k <= 4:
             raise ValueError(f"corrector_k = {self.corrector_k}: the corrector takes 1 to 4 old readings, 0 for none")
 
@@ -165,6 +166,10 @@ class SASolver(_AdamsMoulton):
     @property
     def weak_order(self) -> int:
         return min(self.full_order, 2)
+
+    def _step_order(self, readings: int, corrected: bool) -> int:
+        predicted = min(self.k, readings)
+        return min(predicted, self.corrector_k) + 1 if corrected else predicted
 
     def predictor(self, past: Past) -> np.ndarray:
         return super().predictor(past._replace(back=past.back[:, : self.k], t=past.t[:, : self.k]))

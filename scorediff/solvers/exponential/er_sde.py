@@ -45,7 +45,7 @@ class ERSDE(Multistep):
         s = np.exp(-past.back)
         weights = np.zeros(s.shape)
         weights[:, 0] = held(past.kappa, past.h)
-        if self.k > 1 and s.shape[1] > 1:
+        if s.shape[1] > 1:
             # D' = (D_0 - D_-1) / (s_0 - s_-1)
             slope = integral(past.kappa, past.h, lambda u: np.expm1(-u)) / (1 - s[:, 1])
             weights[:, :2] += slope[:, None] * [1, -1]

@@ -17,7 +17,7 @@ import numpy as np
 
 from scorediff.solvers.exponential.engine import Point
 
-__all__ = ["DataForm", "Form", "NoiseForm", "held", "phi"]
+__all__ = ["DataForm", "Form", "NoiseForm", "check_kind", "held", "phi"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,13 @@ class NoiseForm(Form):
     def spread(self, a: Point, b: Point, eta: np.ndarray) -> np.ndarray:
         # eta sigma_1 sqrt(e^(2h) - 1)
         return eta * b.sigma * _root(np.expm1(2 * (b.log_snr - a.log_snr)), eta)
+
+
+def check_kind(solver: Any, option: str, kind: type, example: str) -> None:
+    """Raise TypeError where an option of a solver is of another kind."""
+    value = getattr(solver, option)
+    if not isinstance(value, kind):
+        raise TypeError(f"{option} = {value!r} of {type(solver).__name__}: give a {kind.__name__}, such as {example}")
 
 
 def held(kappa: np.ndarray, h: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
-from scorediff.solvers.exponential.forms import Form, held
+from scorediff.solvers.exponential.forms import Form, check_kind, held
 from scorediff.solvers.exponential.starts import Start, Substeps
 
 __all__ = ["Multistep", "Past", "integral", "lagrange_weights"]
@@ -71,7 +71,8 @@ class Multistep(Exponential):
     """`k` readings a step; `start` while there are fewer, which matters from order 3 on.
 
     With `lower_order_final` the last steps look back on as many readings as steps are left, as some libraries have it:
-    the whole is then of order 2 at the most. Subclasses give the form and the weights.
+    the whole is then of order 2 at the most; it is so too from alpha = 0, where the first step is of order 1.
+    Subclasses give the form and the weights.
     """
 
     k: int = 2
@@ -88,6 +89,9 @@ class Multistep(Exponential):
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= self.largest_k:
             raise ValueError(f"k = {self.k!r}: {type(self).__name__} takes 1 to {self.largest_k} readings a step")
+        check_kind(self, "start", Start, "Ramp()")
+        check_kind(self, "form", Form, "NoiseForm()")
+        check_kind(self, "lower_order_final", bool, "True")
 
     @abstractmethod
     def predictor(self, past: Past) -> np.ndarray:
@@ -118,12 +122,14 @@ class Multistep(Exponential):
 
     def evaluations(self, steps: int, eta: float = 0.0) -> int:
         first = self._by_start(steps, noisy=eta > 0)
-        more = self._cuts(steps, noisy=eta > 0)
+        more = self._cuts(steps, noisy=eta > 0).size
         return self.nfe * (steps + more - first) + self.start.stages(self.full_order) * first
 
-    def _cuts(self, steps: int, noisy: bool) -> int:
-        """Into how many parts more the first step is cut."""
-        return 0 if noisy or self.full_order < 3 else self.start.cuts(steps, self.full_order, self.corrects)
+    def _cuts(self, steps: int, noisy: bool) -> np.ndarray:
+        """Where the first step is cut."""
+        if noisy or self.full_order < 3:
+            return np.empty(0)
+        return self.start.cuts(steps, self.full_order, self.corrects)
 
     def _by_start(self, steps: int, noisy: bool) -> int:
         """How many steps the start takes."""
@@ -147,56 +153,62 @@ class Multistep(Exponential):
         return self.looks_back > 2 or self.corrects
 
     def steps(self, nodes: Nodes) -> Iterator[Lines]:
-        cuts = self._cuts(len(nodes), noisy=bool(nodes.eta.any()))
-        if cuts and np.isfinite(nodes.start.log_snr[0]):
-            nodes = nodes.with_first_split(2.0 ** np.arange(-cuts, 0))
-        else:
-            cuts = 0
-        count, asked = len(nodes), 0
-        number: dict[int, int] = {}  # of the evaluation at each node
-        numbers = _Numbers(self, nodes, [self._readings(nodes, n) for n in range(count)])
         # from alpha = 0 nothing but a step of order 1 leads away
         blind = 0 if np.isfinite(nodes.start.log_snr[0]) else 1
+        places = np.empty(0) if blind else self._cuts(len(nodes), noisy=bool(nodes.eta.any()))
+        cuts = places.size
+        if cuts:
+            nodes = nodes.with_first_split(places)
+        count, asked = len(nodes), 0
+        readings = [self._readings(n, count, blind) for n in range(count)]
+        numbers = _Numbers(self, nodes, readings)
         first = range(blind, min(blind + self._by_start(count, noisy=bool(nodes.eta.any())), count))
         start = self.start.steps(self.full_order, self.form, nodes.some(slice(first.start, first.stop)))
+        number: dict[int, int] = {}  # of the evaluation at each node
         for n in range(count):
             if n in first:
                 number[n] = asked
                 step = next(start).after(asked)
+                asked += len(step.lines)
+                yield step._replace(keeps=self._wanted(number, n))
             else:
-                step = self._step(n, numbers, number, asked)
-            asked += sum(line.at is not None for line in step.lines)
-            yield step._replace(keeps=self._wanted(number, n), inside=n < cuts)
+                asked += (n not in number) + (numbers.corrector[n] is not None)
+                yield self._step(n, numbers, number, asked, n < cuts)
 
-    def _step(self, n: int, numbers: "_Numbers", number: dict[int, int], asked: int) -> Lines:
-        """Step `n`; the evaluations it makes at nodes are entered in `number`, `asked` of them being there before."""
+    def _step(self, n: int, numbers: "_Numbers", number: dict[int, int], asked: int, inside: bool) -> Lines:
+        """Step `n`; the evaluations it makes at nodes are entered in `number`, `asked` of them being there after it."""
         predictor, corrector = numbers.predictor[n], numbers.corrector[n]
         decay, spread, t, s = numbers.decay[n], numbers.spread[n], numbers.t[n], numbers.s[n]
         fresh = (spread,) if spread else ()
         if n in number:
             known = [(number[n - j], w) for j, w in enumerate(predictor)]
-            lines = [Line(None, decay, before=known, fresh=fresh)]
+            lines = [Line(None, decay, 0.0, 0.0, known, fresh)]
         else:
-            known = [(number[n - j], w) for j, w in enumerate(predictor) if j]
-            lines = [Line(t, decay, *self.form.on(predictor[0]), before=known, fresh=fresh)]
-            number[n] = asked
-            asked += 1
+            known = [(number[n - j], predictor[j]) for j in range(1, len(predictor))]
+            lines = [Line(t, decay, *self.form.on(predictor[0]), known, fresh)]
+            number[n] = asked - 1 - (corrector is not None)
         if corrector is not None:
             known = [(number[n - j], w) for j, w in enumerate(corrector[1:])]
-            lines.append(Line(s, decay, *self.form.on(corrector[0]), before=known, fresh=fresh))
+            lines.append(Line(s, decay, *self.form.on(corrector[0]), known, fresh))
             if not self.reads_again:
-                number[n + 1] = asked
-        order = numbers.readings[n] + (corrector is not None)
-        return Lines(s, lines, (numbers.intervals[n],) if spread else (), (), order)
+                number[n + 1] = asked - 1
+        intervals = (numbers.intervals[n],) if spread else ()
+        order = self._step_order(numbers.readings[n], corrector is not None)
+        return Lines(s, lines, intervals, self._wanted(number, n), order, inside)
+
+    def _step_order(self, readings: int, corrected: bool) -> int:
+        """The order of a step that looks back on so many readings."""
+        return readings + corrected
 
     def _wanted(self, number: dict[int, int], n: int) -> list[int]:
         """The evaluations that the step after `n` looks back on."""
-        return [number[m] for m in range(max(n + 2 - self.looks_back, 0), n + 2) if m in number]
+        first = n + 2 - self.looks_back
+        return [number[m] for m in range(first if first > 0 else 0, n + 2) if m in number]
 
-    def _readings(self, nodes: Nodes, n: int) -> int:
+    def _readings(self, n: int, count: int, blind: int) -> int:
         """How many readings step `n` looks back on."""
-        there = n + 1 - (n > 0 and not np.isfinite(nodes.start.log_snr[0]))
-        left = len(nodes) - n if self.lower_order_final else there
+        there = n + 1 - (n > 0) * blind
+        left = count - n if self.lower_order_final else there
         return min(self.looks_back, there, left)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
-from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm
+from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm, check_kind
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 
 __all__ = [
@@ -76,6 +76,9 @@ class _ExponentialRungeKutta(Exponential):
     form: Form = field(default=DataForm(), kw_only=True)
     tableau: ClassVar[ExponentialTableau]
 
+    def __post_init__(self) -> None:
+        check_kind(self, "form", Form, "NoiseForm()")
+
     @property
     def order(self) -> int:
         return self.tableau.order
@@ -126,6 +129,7 @@ class DPMSolverSinglestep(_ExponentialRungeKutta):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k not in (2, 3):
             raise ValueError(f"k = {self.k}: the singlestep DPM-Solvers have 2 or 3 stages")
 
@@ -148,6 +152,7 @@ class RES(_ExponentialRungeKutta):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"res-2": {"k": 2}, "res-3": {"k": 3}}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k not in (2, 3):
             raise ValueError(f"k = {self.k}: RES has 2 or 3 stages")
 

@@ -48,6 +48,7 @@ class SEEDS(_ExactNoise):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"seeds-2": {"k": 2}, "seeds-3": {"k": 3}}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k not in (2, 3):
             raise ValueError(f"k = {self.k}: SEEDS has 2 or 3 stages here; SEEDS-1 is SDEDPMSolver(1)")
 

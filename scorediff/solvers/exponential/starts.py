@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from scorediff.solvers.exponential.engine import Line, Lines, Nodes
 from scorediff.solvers.exponential.forms import Form, held
 from scorediff.solvers.exponential.runge_kutta import RES, ExpRK5s8, Krogstad, runge_kutta_steps
@@ -29,9 +31,9 @@ class Start(ABC):
     def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
         """The first steps, evaluations counted within each."""
 
-    def cuts(self, steps: int, order: int, corrected: bool) -> int:
-        """Into how many parts more the first of so many steps is cut."""
-        return 0
+    def cuts(self, steps: int, order: int, corrected: bool) -> np.ndarray:
+        """Where the first of so many steps is cut, in parts of it, rising in (0, 1); shape (cuts,)."""
+        return np.empty(0)
 
     def order(self, order: int, corrected: bool) -> int:
         """The order that is left of a method of this order, with a corrector or without."""
@@ -57,16 +59,18 @@ class Ramp(Start):
 
 @dataclass(frozen=True)
 class Substeps(Start):
-    """A ramp inside the first step, over substeps that double: so short that its error is of the order wanted.
+    """A ramp inside the first step, over substeps that grow: so short at first that its error is of the order wanted.
 
-    Where a ramp has a local error O(h^q), q = 2 and 3 with a corrector, a method of order p wants a first step of
-    h^((p + 1)/q) for h. From N steps on 2^-m of the first is taken, `m = (p + 1 - q)/q log2(N / 8)` rounded up, and
-    none up to N = 8: 2 evaluations more for order 4 and 4 for order 6 at 64 steps with a corrector.
+    A ramp's first step has a local error O(h^q), q = 2, or 3 with a corrector; a method of order p wants O(h^(p+1)).
+    So the first of N steps begins with a part `(8 / N)^((p + 1 - q)/q)` of itself, and the parts that follow grow by
+    2 at the most: no cut up to N = 8; at 64 steps 2 for order 4 and 4 for order 6, with a corrector.
     """
 
-    def cuts(self, steps: int, order: int, corrected: bool) -> int:
+    def cuts(self, steps: int, order: int, corrected: bool) -> np.ndarray:
         q = 3 if corrected else 2
-        return max(0, math.ceil((order + 1 - q) / q * math.log2(steps / 8)))
+        first = (8 / steps) ** ((order + 1 - q) / q)
+        count = math.ceil(max(0.0, -math.log2(first)))
+        return first ** (np.arange(count, 0, -1) / max(count, 1))
 
     def stages(self, order: int) -> int:
         return 0
@@ -102,6 +106,9 @@ class PseudoRungeKutta(Start):
     """
 
     invariant: ClassVar[bool] = False
+
+    def order(self, order: int, corrected: bool) -> int:
+        return min(order, 3)
 
     def stages(self, order: int) -> int:
         return 4

@@ -19,8 +19,8 @@ __all__ = ["UniPC"]
 class UniPC(Multistep):
     """UniPC-k with B_1(h) = h or B_2(h) = e^h - 1, k = 1 .. 4, in data form (arXiv:2302.04867); order k + 1.
 
-    From k = 3 on the system is solved, B falls out, and the method is `ExponentialAdamsMoulton(k)`; at k = 2 the
-    predictor and at k = 1 the corrector have the paper's weight 1/2 instead. The last step is not corrected.
+    With three readings or more the system is solved, B falls out, and the step is `ExponentialAdamsMoulton`'s; at k =
+    2 the predictor and at k = 1 the corrector have the paper's weight 1/2 instead. The last step is not corrected.
     "published" is the reference's default: a ramp, and a lower order at the end, which together leave order 2.
     """
 
