@@ -139,11 +139,12 @@ def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
 
 
 def _in_substeps(problem, x, grid, noise, power, **options):
-    # `_multistep` on a grid of its own: in the log-SNR the first step is 1/2^m, 1/2^m, 1/2^(m-1) .. 1/2 of itself, and
-    # 2^m is (N / 8)^power or more
+    # `_multistep` on a grid of its own: in the log-SNR the first step begins with a part (8 / N)^power of itself, and m
+    # nodes in it lie as the powers of one number between 1 and 2
     first, second = problem.schedule.log_snr(grid.times[:2]).tolist()
-    m = next(m for m in range(99) if 2**m >= (grid.steps / 8) ** power)
-    inside = [float(problem.schedule.time_at(first + (second - first) / 2**j)) for j in range(m, 0, -1)]
+    part = (8 / grid.steps) ** power
+    m = next(m for m in range(99) if 2**m >= 1 / part)
+    inside = [float(problem.schedule.time_at(first + (second - first) * part ** (j / m))) for j in range(m, 0, -1)]
     finer = sd.Grid([grid.start, *inside, *grid.times[1:]])
     yield from islice(_multistep(problem, x, finer, noise, **options), m, None)
 
@@ -538,7 +539,7 @@ SLIPS = [
          "past.h / (2 * -past.back[:, 1]) * (np.arange(len(past.h)) < len(past.h) - 1)"),
     Slip("orders that fall at the end", "DPM-Solver++ 3M",
          "the last two steps look back less far, as some libraries have it, and nobody says so", MULTISTEP,
-         "len(nodes) - n if self.lower_order_final else there", "len(nodes) - n"),
+         "count - n if self.lower_order_final else there", "count - n"),
     Slip("a start of order 1", "DPM-Solver++ 3M, Runge-Kutta start",
          "the first step holds its reading: no Runge-Kutta start", STARTS,
          "return 0 if tableau is None else len(tableau.c)", "return 0"),
@@ -546,15 +547,16 @@ SLIPS = [
          "of each step of the start the reading in its middle is remembered, as that of its node", MULTISTEP,
          "number[n] = asked\n                step", "number[n] = asked + 1\n                step"),
     Slip("no substeps", "DPM-Solver++ 3M", "the first step is never cut: a plain ramp, of order 2", STARTS,
-         "return max(0, math.ceil((order + 1 - q) / q * math.log2(steps / 8)))", "return 0"),
+         "return first ** (np.arange(count, 0, -1) / max(count, 1))", "return np.empty(0)"),
     Slip("no substeps, with a corrector", "Adams PEC 3", "the same, of order 3 where 4 is claimed", STARTS,
-         "return max(0, math.ceil((order + 1 - q) / q * math.log2(steps / 8)))", "return 0"),
+         "return first ** (np.arange(count, 0, -1) / max(count, 1))", "return np.empty(0)"),
     Slip("substeps from the wrong end", "DPM-Solver++ 3M",
-         "they halve where they should double: 1/2, 1/4, 1/8 of the first step and so on", MULTISTEP,
-         "2.0 ** np.arange(-cuts, 0)", "1 - 2.0 ** -np.arange(1, cuts + 1)"),
+         "they shrink where they should grow: the shortest part is the last of the first step", STARTS,
+         "return first ** (np.arange(count, 0, -1) / max(count, 1))",
+         "return 1 - first ** (np.arange(1, count + 1) / max(count, 1))"),
     Slip("a substep shown as a step", "DPM-Solver++ 3M",
          "the states inside the first step are yielded as well", MULTISTEP,
-         "inside=n < cuts", "inside=False"),
+         "asked, n < cuts)", "asked, False)"),
     Slip("readings at the wrong nodes", "DPM-Solver++ 3M, Runge-Kutta start",
          "each is taken to lie one node further on", MULTISTEP,
          "back = clock[behind]", "back = nodes.end.log_snr[behind]"),
@@ -582,7 +584,7 @@ SLIPS = [
          "else np.expm1(z)", "else np.expm1(-z)"),
     Slip("a corrector without noise", "SA-Solver, eta = 0.5",
          "the corrected state has none of the noise that the predicted one had", MULTISTEP,
-         "*self.form.on(corrector[0]), before=known, fresh=fresh",
+         "*self.form.on(corrector[0]), known, fresh)",
          "*self.form.on(corrector[0]), before=known, fresh=[0.0] * len(fresh)"),
     # eta, and how much noise
     Slip("(1 - eta^2) dropped", "DDIM, eta = 0.5",
@@ -647,7 +649,7 @@ SLIPS = [
          "float(schedule.sigma(s)) * float(np.sqrt", "float(schedule.sigma(t)) * float(np.sqrt"),
     Slip("the norm of the batch", "Langevin steps, eta = 0.5",
          "the length of a Langevin step from all samples together, as in the paper", LANGEVIN,
-         "row_mean(x.square()).reshape(-1, *(1,) * (x.ndim - 1))", "x.square().mean()"),
+         "row_mean(wide.square()).reshape(-1, *(1,) * (x.ndim - 1))", "wide.square().mean()"),
     # Runge-Kutta
     Slip("a stage dropped", "RK4", "weights (1/6, 1/3, 1/2, 0) for (1/6, 1/3, 1/3, 1/6)", RUNGE_KUTTA,
          "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 3, 1 / 2, 0.0)"),

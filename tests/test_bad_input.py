@@ -15,7 +15,7 @@ X = torch.zeros(2, 2)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: sd.sample(FLOW, "dpm++2n", (2, 2), steps=5), ValueError, r"unknown solver 'dpm\+\+2n'; did you mean 'dpm\+\+2m'"),
+        (lambda: sd.sample(FLOW, "dpm++2mm", (2, 2), steps=5), ValueError, r"unknown solver 'dpm\+\+2mm'; did you mean 'dpm\+\+2m'"),
         (lambda: sd.sample(FLOW, "rk45:rtoll=1e-3", (2, 2)), ValueError, "no option 'rtoll'; did you mean 'rtol'"),
         (lambda: sd.sample(FLOW, "rk45:rtol", (2, 2)), ValueError, "option 'rtol' of 'rk45' has no value"),
         (lambda: sd.sample(FLOW, "rk45:coordinates=angel", (2, 2)), ValueError, "unknown coordinates 'angel'; did you mean 'angle'"),
@@ -65,8 +65,8 @@ X = torch.zeros(2, 2)
         (lambda: sd.prior(SCHEDULE, (2, 2), t_start=50), ValueError, "t = 50 is outside the domain"),
         (lambda: sd.VPCosine(offset=-1.0), ValueError, "VPCosine.offset=-1.0, t_max=0.9946. cannot be computed"),
         (lambda: sd.VE(sigma_min=0.0), ValueError, "VE.sigma_min=0.0"),
-        (lambda: sd.DPMSolverPP(3), ValueError, "order = 3"),
-        (lambda: registry.from_dict(sd.Solver, {"type": "DPMSolver", "ordr": 2}), ValueError, "no field 'ordr'; did you mean 'order'"),
+        (lambda: sd.DPMSolverPP(4), ValueError, "k = 4: DPMSolverPP takes 1 to 3 readings"),
+        (lambda: registry.from_dict(sd.Solver, {"type": "DPMSolver", "strat": 2}), ValueError, "no field 'strat'; did you mean 'start'"),
         (lambda: registry.from_dict(sd.Solver, {"type": "DMPSolver"}), ValueError, "did you mean 'DPMSolver'"),
     ],
 )  # fmt: skip
