@@ -585,7 +585,7 @@ SLIPS = [
     Slip("a corrector without noise", "SA-Solver, eta = 0.5",
          "the corrected state has none of the noise that the predicted one had", MULTISTEP,
          "*self.form.on(corrector[0]), known, fresh)",
-         "*self.form.on(corrector[0]), before=known, fresh=[0.0] * len(fresh)"),
+         "*self.form.on(corrector[0]), known, [0.0] * len(fresh))"),
     # eta, and how much noise
     Slip("(1 - eta^2) dropped", "DDIM, eta = 0.5",
          "sigma_1 eta e^(-h) E for sigma_1 sqrt(1 - eta^2 + eta^2 e^(-2h)) E, the same at eta = 1", FIRST_ORDER,

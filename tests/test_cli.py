@@ -69,7 +69,8 @@ def test_sample_writes_the_numbers_that_the_library_makes(here):
         assert file["status"].tolist() == [0, 0, 0] and file["evaluations"].tolist() == [6, 6, 6]
         settings = json.loads(str(file["settings"]))
     assert settings["model"] == "digits" and settings["bandwidth"] == 0.3 and settings["seed"] == 7
-    assert settings["solver"] == {"type": "DPMSolverPP", "order": 2} and settings["terminal"] == {"type": "HalfStep"}
+    made_by = {"type": "DPMSolverPP", "k": 2, "start": {"type": "Substeps"}, "lower_order_final": False}
+    assert settings["solver"] == made_by and settings["terminal"] == {"type": "HalfStep"}
     assert settings["grid"] == made.settings["grid"]
 
 
@@ -98,7 +99,7 @@ def test_the_problem_is_the_one_that_the_solver_solves(here, line, problem, eta)
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("sample --solver dpm++2n", "did you mean 'dpm++2m'"),
+        ("sample --solver dpm++2mm", "did you mean 'dpm++2m'"),
         ("sample --solver ddim:sdeps=3", "no option 'sdeps'"),
         ("sample --solver rk45:rtl=1e-3", "did you mean 'rtol'"),
         ("sample --schedule vp-liner", "did you mean 'vp-linear'"),
@@ -108,7 +109,7 @@ def test_the_problem_is_the_one_that_the_solver_solves(here, line, problem, eta)
         ("sample --dtype float46", "did you mean 'float64'"),
         ("sample --stepps 3", "--steps"),
         ("smaple", "Did you mean 'sample'"),
-        ("compare --solvers ddim,dpm++2n", "did you mean 'dpm++2m'"),
+        ("compare --solvers ddim,dpm++2mm", "did you mean 'dpm++2m'"),
     ],
 )
 def test_a_wrong_name_suggests_the_nearest(here, line, words):
