@@ -14,20 +14,21 @@ SOLVERS = [s for s in registry.names(sd.Solver).values() if type(s).__module__.s
 OURS = [s for s in SOLVERS if not type(s).__module__.startswith("scorediff.backends")]
 
 
-def _main():
-    """The first and the last variant of each class: the others differ from them in a number."""
+def _of_each_class(*places):
     by_class = {}
-    for solver in SOLVERS:
+    for solver in OURS:
         by_class.setdefault(type(solver), []).append(solver)
-    return [s for solvers in by_class.values() for s in {s.name: s for s in (solvers[0], solvers[-1])}.values()]
+    return [s for solvers in by_class.values() for s in {s.name: s for s in (solvers[p] for p in places)}.values()]
 
 
-MAIN = [s for s in _main() if s in OURS]
+FIRST = _of_each_class(0)
+#: The first and the last variant of each class: the others differ from them in a number.
+MAIN = _of_each_class(0, -1)
 
 
-def main_first(solvers, *, guests=False):
+def main_first(solvers, main=MAIN, *, guests=False):
     """The rest is left to the slow run; so are guests, which take their time, unless told otherwise."""
-    now = [s for s in solvers if s in MAIN or (guests and s not in OURS)]
+    now = [s for s in solvers if s in main or (guests and s not in OURS)]
     return [s if s in now else pytest.param(s, marks=pytest.mark.slow) for s in solvers]
 
 

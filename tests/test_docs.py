@@ -13,6 +13,7 @@ from discovery import OURS
 
 import scorediff as sd
 from scorediff import registry
+from scorediff.verify.runs import stochastic
 
 ROOT = Path(__file__).parents[1]
 MODULES = [m.name for m in pkgutil.walk_packages(sd.__path__, "scorediff.") if not m.name.endswith("__main__")]
@@ -49,7 +50,9 @@ def claims():
     for name, solver in registry.names(sd.Solver).items():
         if type(solver).__module__.startswith("scorediff."):
             if sd.ProbabilityFlow in solver.solves:
-                yield name, "order", solver.order, solver.nfe
+                # noise on the flow is measured in law
+                kind, declared = ("weak order", solver.weak_order) if stochastic(solver) else ("order", solver.order)
+                yield name, kind, declared, solver.nfe
             if sd.ReverseSDE in solver.solves:
                 yield name, "weak order", solver.weak_order, solver.nfe
                 yield name, "strong order", solver.strong_order, solver.nfe

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from discovery import OURS, label, main_first
+from discovery import FIRST, OURS, label, main_first
 
 import scorediff as sd
 from scorediff import testing, verify
@@ -36,7 +36,7 @@ def test_it_has_that_order_on_other_schedules_too(solver, schedule):
     assert_at_least(solver, target=verify.GAUSSIAN, schedule=schedule)
 
 
-@pytest.mark.parametrize("solver", main_first(SDE), ids=label)
+@pytest.mark.parametrize("solver", main_first(SDE, FIRST), ids=label)
 def test_a_solver_of_the_sde_has_the_weak_order_it_declares(solver):
     testing.assert_order(solver, eta=1.0)
 
