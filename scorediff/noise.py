@@ -49,6 +49,7 @@ class Noise(ABC):
                 raise ValueError(f"{name} {value} is outside [0, 2^64)")
         self.seed, self.ids = seed, rows
         self._like, self._size = x, x[0].numel() if x.shape[0] else 0
+        self._singles: dict[int, Noise] = {}
 
     @abstractmethod
     def __call__(self, a: float, b: float, tag: int = 0) -> Tensor:
@@ -59,6 +60,16 @@ class Noise(ABC):
         """`H sqrt(12 / |b - a|)`, H the mean over the interval of the path less its chord: N(0, 1), independent of the
         increment.
         """
+
+    def each(self, rows: Sequence[int] | np.ndarray, a: np.ndarray, b: np.ndarray, tag: int = 0) -> Tensor:
+        """The increments of some samples, each over an interval of its own: shape (len(rows), ...)."""
+        parts = [self._alone(int(i))(float(p), float(q), tag) for i, p, q in zip(rows, a, b, strict=True)]
+        return torch.cat(parts) if parts else self._like[:0]
+
+    def _alone(self, i: int) -> "Noise":
+        if i not in self._singles:
+            self._singles[i] = type(self)(self.seed, self._like[i : i + 1], [self.ids[i]])
+        return self._singles[i]
 
     def _draw(self, words: tuple[int, int, int]) -> np.ndarray:
         """Float64 normals of shape (B, size), one stream per sample."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorediff.grids import Grid, Spacing
-from scorediff.noise import IndependentNoise, Noise, start_noise
+from scorediff.noise import Noise, start_noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
@@ -66,7 +66,7 @@ def sample(
     max_evaluations: int | None = None,
     seed: int = 0,
     ids: Sequence[int] | None = None,
-    noise: type[Noise] = IndependentNoise,
+    noise: type[Noise] | None = None,
     cond: Mapping[str, Any] | None = None,
     terminal: Terminal | str | None = None,
     device: torch.device | str | None = None,

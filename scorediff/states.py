@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Workspace", "per_sample", "row_mean", "version"]
+__all__ = ["Workspace", "per_sample", "row_mean", "row_sum", "version"]
 
 
 def per_sample(value: Any, x: Tensor) -> Any:
@@ -20,13 +20,26 @@ def per_sample(value: Any, x: Tensor) -> Any:
 
 def row_mean(x: Tensor) -> Tensor:
     """The mean of each sample of `x` of shape (B, ...), shape (B,), summed in an order that does not depend on B."""
+    return row_sum(x) / x[0].numel()
+
+
+def row_sum(x: Tensor) -> Tensor:
+    """The sum of each sample of `x` of shape (B, ...), shape (B,), in an order that does not depend on B."""
     v = x.flatten(1)
-    size = v.shape[1]
+    while v.shape[1] >= 2 * _COLUMNS:
+        # as many sums beside one another as there are columns: none is ever taken apart among threads
+        rows = v.shape[1] // _COLUMNS
+        tail = v[:, rows * _COLUMNS :]
+        v = v[:, : rows * _COLUMNS].unflatten(1, (rows, _COLUMNS)).sum(1)
+        v = torch.cat([v, tail], dim=1) if tail.shape[1] else v
     while v.shape[1] > 1:
         half = v.shape[1] // 2
-        odd = v[:, 2 * half :]
-        v = torch.cat([v[:, :half] + v[:, half : 2 * half], odd], dim=1)
-    return v[:, 0] / size
+        pairs = v[:, :half] + v[:, half : 2 * half]
+        v = torch.cat([pairs, v[:, 2 * half :]], dim=1) if v.shape[1] % 2 else pairs
+    return v[:, 0]
+
+
+_COLUMNS = 64
 
 
 class Workspace:
@@ -37,8 +50,9 @@ class Workspace:
     that are no tensors, and tensors that carry gradients, take plain `+` and `*`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: int = 8) -> None:
         self._pool: list[Tensor] = []
+        self._most = buffers
 
     def combine(self, *terms: tuple[float, Any]) -> Any:
         """The sum of `coefficient * state` over `terms`; terms with coefficient 0 are left out."""
@@ -53,7 +67,7 @@ class Workspace:
             (c, x), *rest = rest
         if not isinstance(x, Tensor) or (torch.is_grad_enabled() and any(_has_grad(v) for _, v in terms)):
             return _plain_sum(c, x, rest)
-        out = self._buffer(x)
+        out = self.buffer(x)
         # As an increment where c is near 1: rounding c itself to float32 would err the same way at every step.
         if 0.5 < c < 1.5:
             torch.add(x, x, alpha=c - 1.0, out=out)
@@ -63,14 +77,15 @@ class Workspace:
             out.add_(x_i, alpha=c_i)
         return out
 
-    def _buffer(self, like: Tensor) -> Tensor:
+    def buffer(self, like: Tensor) -> Tensor:
+        """Memory of the shape and dtype of `like` that nobody holds, to be written."""
         # A fresh alias each time: what autograd hung on the last one, a gradient or a hook, stays with it.
         for base in self._pool:
             if _storage_uses(base) == _IDLE_USES and base.shape == like.shape and base.dtype == like.dtype:
                 return base.detach()
         base = torch.empty_like(like)
         # states that a caller keeps are his: past a few the pool forgets them, rather than look at all each time
-        self._pool = [*self._pool[-_MOST_BUFFERS + 1 :], base]
+        self._pool = [*self._pool[1 - self._most :], base]
         return base.detach()
 
 
@@ -89,7 +104,6 @@ def _storage_uses(base: Tensor) -> int:
 
 
 _IDLE_USES = _storage_uses(torch.empty(1))
-_MOST_BUFFERS = 8
 
 
 def _plain_sum(c: float, x: Any, rest: list[tuple[float, Any]]) -> Any:

@@ -41,9 +41,9 @@ class Step(NamedTuple):
     """What `Solver.run` yields after a step: the time reached and the state there.
 
     On a fixed grid `t` is a float, and `order` a number, where the order of steps varies. An adaptive solver gives
-    float64 or integer host arrays of shape (B,): the time `t` of each sample, the `order` and the `error` estimate
-    (in units of the tolerance) of its last step, its `status`, and how many steps were `accepted` and `rejected` so
-    far; `x` is always the whole batch. A bare `(t, x)` will do.
+    float64 or integer host arrays of shape (B,): the time `t` of each sample, the `order` of its last step, an estimate
+    of its `error` so far, as it will be at the end, its `status`, and how many steps were `accepted` and `rejected`;
+    `x` is always the whole batch. A bare `(t, x)` will do.
     """
 
     t: Any
@@ -84,6 +84,10 @@ class Solver(ABC):
     invariant: ClassVar[bool] = False
     #: Does it run from alpha = 0, where the log-SNR is -infinity?
     starts_at_pure_noise: ClassVar[bool] = False
+    #: Does it ask for the noise of intervals that overlap, so that it wants a Brownian path?
+    needs_path: ClassVar[bool] = False
+    #: How it estimates the error of its samples; empty where it does not.
+    estimates: ClassVar[str] = ""
     #: Where it comes from.
     source: ClassVar[str] = ""
     #: Its names, each with the options it stands for; the class name in kebab case by default.

@@ -50,6 +50,11 @@ class Door:
         return self._denoiser.schedule
 
     @property
+    def breaks(self) -> Sequence[float]:
+        """Times at which the denoiser jumps."""
+        return getattr(self._denoiser, "breaks", ())
+
+    @property
     def evaluations(self) -> np.ndarray:
         """Evaluations per sample so far, shape (B,)."""
         return self._partial + self._whole

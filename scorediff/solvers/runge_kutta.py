@@ -18,7 +18,8 @@ __all__ = ["RK2", "RK4", "Euler", "Heun", "Kutta3", "Tableau"]
 
 @dataclass(frozen=True)
 class Tableau:
-    """Nodes `c`, stage weights `a` (a row per stage), weights `b`, and those of the error estimate, if any.
+    """Nodes `c`, stage weights `a` (a row per stage), weights `b`, and those of the error estimate, if any, which is
+    of `local_order` in the step.
 
     Raises ValueError where `sum b = 1`, `sum a_i = c_i` or (with an estimate) `sum error = 0` fails.
     """
@@ -27,6 +28,7 @@ class Tableau:
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
     error: tuple[float, ...] = ()
+    local_order: int = 0
 
     def __post_init__(self) -> None:
         sums = [(sum(row), c) for row, c in zip(self.a, self.c, strict=True)] + [

@@ -30,9 +30,10 @@ class Solution:
 
     `x`: the samples, (B, ...). `t`: the time each one reached. `status`: a `Status` value each. `evaluations`: of the
     denoiser, counted where it is called; `calls`, `rows`: batched calls and the rows in them. `accepted`, `rejected`:
-    steps. `error`: the solver's last error estimate in units of its tolerance, if it makes one. `orders_used` (steps,):
-    the order of each step of a fixed grid, where the solver tells. `times` (S,) and
-    `states` (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one. `bad`: by
+    steps. `error`: an estimate of the distance to the true `x_end`, root mean square over entries, where the solver
+    makes one (`settings["error"]` says how; calibrated so that at most one sample in twenty is farther from the truth).
+    `orders_used` (steps,): the order of each step of a fixed grid, where the solver tells. `times` (S,) and `states`
+    (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one. `bad`: by
     sample, time and number of the first evaluation that was not finite. `settings`: every setting that took effect, as
     plain data.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorediff import registry
 from scorediff.grids import Grid, Spacing
-from scorediff.noise import IndependentNoise, Noise
+from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import Problem, ReverseSDE
 from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
@@ -38,7 +38,7 @@ def solve(
     max_evaluations: int | None = None,
     seed: int = 0,
     ids: Sequence[int] | None = None,
-    noise: type[Noise] = IndependentNoise,
+    noise: type[Noise] | None = None,
     cond: Mapping[str, Any] | None = None,
     terminal: Terminal | str | None = None,
     callback: Callable[[Step], None] | None = None,
@@ -70,7 +70,7 @@ def solve(
         raise ValueError(f"{solver!r} chooses its steps from values: gradients flow through fixed-grid solvers only")
     watched = Door.before(problem, x, grid, cond)
     door = cast(Door, watched.denoiser)
-    increments = noise(seed, x, ids)
+    increments = _noise(solver, noise)(seed, x, ids)
     record = Record(x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
         # a copy: a body of one's own may go on in place
@@ -93,6 +93,16 @@ def resolve(solver: Solver | str) -> Solver:
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a Solver or a name such as 'dpm++2m', got {solver!r}")
     return solver
+
+
+def _noise(solver: Solver, noise: type[Noise] | None) -> type[Noise]:
+    if noise is None:
+        return BrownianPath if solver.needs_path else IndependentNoise
+    if solver.needs_path and noise is IndependentNoise:
+        raise ValueError(
+            f"{solver.name} takes a rejected step again in parts, on one path: leave noise= or give BrownianPath"
+        )
+    return noise
 
 
 def _named(base: type[T], value: T | str | None) -> T | None:
@@ -196,6 +206,7 @@ def _settings(
         "ids": list(noise.ids),
         "noise": type(noise).__name__,
         "terminal": registry.to_dict(terminal),
+        "error": solver.estimates,
         "dtype": str(x.dtype),
         "device": str(x.device),
         "shape": list(x.shape),

@@ -93,6 +93,20 @@ class ExponentialTableau:
         return tuple(self._filled(row, c) for row, c in zip((*self.a, self.b), (*self.c[1:], 1.0), strict=True))
 
     @cached_property
+    def difference(self) -> tuple[Phi, ...]:
+        """What each reading weighs in the result less the embedded one. Raises ValueError where none is embedded."""
+        if self.lower is None:
+            raise ValueError("this tableau has no embedded result: give it `lower`")
+        rows = (self._filled(self.b, 1.0), self._filled(self.lower, 1.0))
+        padded = ((*row, *(Phi() for _ in range(len(self.c) - len(row)))) for row in rows)
+        return tuple(b - low for b, low in zip(*padded, strict=True))
+
+    @property
+    def first_same_as_last(self) -> bool:
+        """Is the last stage the result, so that its reading is the first of the next step?"""
+        return self.c[-1] == 1 and self.rows[-2] == self.rows[-1]
+
+    @cached_property
     def stiff_order(self) -> int:
         """The order where L is large, by the conditions of arXiv:math/0410316 and 10.1016/j.cam.2013.04.039, its own
         in their weaker form.

@@ -1,0 +1,152 @@
+"""Embedded pairs of exponential Runge-Kutta methods, with an error held per sample: nothing is remembered."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorediff.grids import Grid
+from scorediff.noise import Noise
+from scorediff.problems import Problem
+from scorediff.solvers.adaptive.controller import Controller, check_tolerance
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, take
+from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.door import Door
+from scorediff.solvers.exponential.engine import Point
+from scorediff.solvers.exponential.forms import DataForm, Form, check_kind
+from scorediff.solvers.exponential.runge_kutta import ERK3, KROGSTAD43
+from scorediff.solvers.exponential.tableau import ExponentialTableau
+from scorediff.states import per_sample, row_mean
+
+__all__ = ["ExponentialRungeKutta32", "ExponentialRungeKutta43"]
+
+
+@dataclass(frozen=True)
+class _ExponentialPair(Solver):
+    """Subclasses state a tableau with a `lower` row. The error of a step, as it will be in the data, is held to
+    `atol + rtol data_std`, root mean square per sample.
+
+    Where one step says nothing about the next (a jump of the denoiser is landed on), no history misleads it.
+    """
+
+    rtol: float = 1e-3
+    atol: float = 0.0
+    data_std: float = 1.0
+    form: Form = field(default=DataForm(), kw_only=True)
+    max_evaluations: int = 10_000
+    controller: Controller = Controller(grow=3.0)
+    adaptive: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    estimates: ClassVar[str] = SUM_OF_STEPS
+    tableau: ClassVar[ExponentialTableau]
+    #: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
+    calibration: ClassVar[float]
+
+    def __post_init__(self) -> None:
+        check_kind(self, "form", Form, "NoiseForm()")
+        if not (isinstance(self.data_std, (int, float)) and 0 < self.data_std < np.inf):
+            raise ValueError(f"data_std = {self.data_std!r}: give the data's standard deviation, a positive number")
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        check_tolerance(self, dtype)
+        if self.max_evaluations < len(self.tableau.c):
+            raise ValueError(f"max_evaluations = {self.max_evaluations}: the first step takes {len(self.tableau.c)}")
+
+    def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
+        problem = Door.before(problem, x, grid)  # a bare problem has no door yet
+        schedule, cost = problem.schedule, len(self.tableau.c)
+        walk = Walk.at_start(
+            Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, x.shape[0]
+        )
+        allowed, first, unread = self.atol + self.rtol * self.data_std, torch.zeros_like(x), np.ones(len(x), dtype=bool)
+        walk.order[:] = self.order
+        # 1 in log-SNR at a tolerance of 1
+        left = walk.goal(np.arange(len(x))) - walk.s
+        walk.h[:] = np.sign(left) * np.minimum(allowed ** (1 / self.order), np.abs(left))
+        rows = walk.running(cost, self.max_evaluations)
+        yield self._step(walk, x, schedule, grid)
+        while rows.size:
+            if unread[rows].any():
+                ask = rows[unread[rows]]
+                times = np.clip(walk.t[ask], *walk.legs.bounds(walk.leg[ask]))
+                first = put(first, ask, self._part(problem, times, take(x, ask), ask, len(x)))
+                walk.evaluations[ask] += 1
+            step = walk.propose(rows)
+            new, last, error = self._attempt(problem, walk, step, take(x, rows), take(first, rows), len(x))
+            size = np.sqrt(row_mean((error.double()) ** 2).cpu().numpy())
+            local = size * self.data_std / np.hypot(schedule.sigma(step.t), self.data_std * schedule.alpha(step.t))
+            promise = self.controller.promise(np.maximum(local / allowed, 1e-10), self.order, walk.before[rows])
+            good = walk.judge(step, local / allowed, promise, local, cost - 1)
+            moved = rows[good]
+            x = put(x, moved, take(new, np.flatnonzero(good)))
+            unread[rows] = False
+            if last is None:
+                unread[moved] = True
+            else:
+                first = put(first, moved, take(last, np.flatnonzero(good)))
+                unread[walk.jumped(moved)] = True
+            rows = walk.running(cost, self.max_evaluations)
+            yield self._step(walk, x, schedule, grid)
+
+    def _step(self, walk: Walk, x: Tensor, schedule: Any, grid: Grid) -> Step:
+        at_end = np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end)) / self.data_std
+        return walk.step(x, self.calibration * float(at_end))
+
+    def _part(self, problem: Problem, t: np.ndarray, x: Tensor, rows: np.ndarray, batch: int) -> Tensor:
+        return problem.denoiser(t, x, rows=None if len(rows) == batch else rows)[self.form.part]
+
+    def _attempt(
+        self, problem: Problem, walk: Walk, step: Proposal, x: Tensor, first: Tensor, batch: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The state after a step, the reading there if it was taken, and the difference of the two results."""
+        tableau, rows = self.tableau, step.rows
+        eta, z = np.zeros(len(rows)), self.form.kappa(np.zeros(len(rows))) * step.h
+        start = Point.at(problem.schedule, walk.t[rows])
+        readings = [first]
+        state, point = x, start
+        for c, row in zip((*tableau.c[1:], 1.0), tableau.rows, strict=True):
+            t = step.t if c == 1 else walk.time(rows, walk.s[rows] + c * step.h)
+            point = Point.at(problem.schedule, t)
+            # u_i = decay x_0 + pull h sum_j a_ij(z) M_j
+            pull = self.form.pull(point, eta) * step.h
+            state = x * per_sample(self.form.decay(start, point, eta), x)
+            for w, reading in zip(row, readings, strict=False):
+                state = state + reading * per_sample(pull * w.at(z), x)
+            if len(readings) < len(tableau.c):
+                at = step.ask if c == 1 else t
+                readings.append(self._part(problem, at, state, rows, batch))
+        difference = torch.zeros_like(x)
+        for w, reading in zip(tableau.difference, readings, strict=True):
+            difference = difference + reading * per_sample(pull * w.at(z), x)
+        return state, readings[-1] if tableau.first_same_as_last else None, difference
+
+
+@dataclass(frozen=True)
+class ExponentialRungeKutta32(_ExponentialPair):
+    """Hochbruck and Ostermann's order 3 at thirds of the step, with order 2 embedded; 3 evaluations a step."""
+
+    source: ClassVar[str] = "arXiv:2206.00927"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exp-rk32": {}}
+    tableau: ClassVar[ExponentialTableau] = ERK3
+    calibration: ClassVar[float] = 1.0
+
+
+@dataclass(frozen=True)
+class ExponentialRungeKutta43(_ExponentialPair):
+    """Krogstad's order 4, with order 3 embedded, in which the reading after the step stands for the last stage.
+
+    4 evaluations a step: that reading is the first of the next one.
+    """
+
+    source: ClassVar[str] = "Krogstad 2005"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exp-rk43": {}}
+    tableau: ClassVar[ExponentialTableau] = KROGSTAD43
+    calibration: ClassVar[float] = 8.0
