@@ -104,6 +104,8 @@ def parse(base: type[T], text: str) -> T:
 def _value(kind: Any, text: str) -> Any:
     if inspect.isclass(kind) and inspect.isabstract(kind):
         return parse(kind, text)
+    if dataclasses.is_dataclass(kind):
+        raise ValueError(f"{text!r}: a {typing.cast(type, kind).__name__} is given in Python")
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{text!r} is neither true nor false")
@@ -120,12 +122,14 @@ def _value(kind: Any, text: str) -> Any:
 def to_dict(value: Any) -> Any:
     """A frozen dataclass as plain data: its class name under `type`, then its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, (list, tuple)):
         return [to_dict(v) for v in value]
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
+    if hasattr(value, "tolist"):  # an array
+        return value.tolist()
     if not callable(value):
         return repr(value)
     # a function by its name, another callable by its class's: a repr may hold an address, different in every run
@@ -135,7 +139,7 @@ def to_dict(value: Any) -> Any:
 
 def from_dict(base: type[T], data: dict[str, Any]) -> T:
     """The inverse of `to_dict` for a class under `base`. Raises ValueError for an unknown type or field."""
-    known = {cls.__name__: cls for cls in concrete(base)}
+    known = {cls.__name__: cls for cls in (base, *concrete(base)) if not inspect.isabstract(cls)}
     kind = data.get("type", "")
     if kind not in known:
         raise ValueError(f"unknown {base.__name__} type {kind!r}{nearest(kind, known)}")

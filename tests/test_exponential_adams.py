@@ -1,5 +1,7 @@
 """Exponential Adams of variable step and order: errors that follow the tolerance, samples that know of no other."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -363,3 +365,18 @@ def test_noise_without_a_path_is_refused():
     sde = sd.ReverseSDE(RING.denoiser(SCHEDULE))
     with pytest.raises(ValueError, match=r"adaptive-sde takes a rejected step again in parts, .* give BrownianPath"):
         sd.sample(sde, sd.AdaptiveSDE(), (2, 2), noise=sd.IndependentNoise)
+
+
+def test_settings_are_plain_data_and_make_the_solver_again():
+    part = sd.GaussianPart.fit(RING.sample(100), 2)
+    flow, x, _ = posed(RING, 2)
+    solution = sd.solve(flow, sd.ExponentialAdams(1e-4, part=part), x)
+    again = sd.Solver.from_dict(json.loads(json.dumps(solution.settings["solver"])))
+    assert torch.equal(sd.solve(flow, again, x).x, solution.x)
+    assert "added up" in solution.settings["error"]
+    with pytest.raises(TypeError, match=r"controller = 5 of ExponentialAdams"):
+        sd.solve(flow, sd.ExponentialAdams(controller=5), x)
+    with pytest.raises(ValueError, match=r"a Controller is given in Python"):
+        sd.solve(flow, "exponential-adams:controller=5", x)
+    fine = sd.solve(flow, "exponential-adams:rtol=1e-4,part=noise-part", x)
+    assert fine.settings["solver"]["part"]["type"] == "NoisePart"

@@ -10,7 +10,12 @@ __all__ = ["Controller", "check_tolerance"]
 
 
 def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
-    """Raise ValueError for tolerances that are negative or under what a state of `dtype` can hold."""
+    """Raise ValueError for tolerances that are negative or under what a state of `dtype` can hold, TypeError for what
+    is no controller.
+    """
+    controller = getattr(solver, "controller", None)
+    if controller is not None and not isinstance(controller, Controller):
+        raise TypeError(f"controller = {controller!r} of {type(solver).__name__}: give a Controller()")
     least = 10 * torch.finfo(dtype).eps
     if not (solver.rtol >= 0 and solver.atol >= 0 and np.isfinite(solver.rtol + solver.atol)):
         raise ValueError(f"rtol = {solver.rtol}, atol = {solver.atol}: tolerances must be finite and not negative")
