@@ -30,7 +30,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "mutations.md"
 SCHEDULES = (sd.VPLinear(), sd.RectifiedFlow())
 
 RUNGE_KUTTA, STOCHASTIC = "scorediff.solvers.runge_kutta", "scorediff.solvers.stochastic"
-ADAPTIVE, COORDINATES, STATES = "scorediff.solvers.adaptive", "scorediff.coordinates", "scorediff.states"
+COORDINATES, STATES = "scorediff.coordinates", "scorediff.states"
+ADAPTIVE = "scorediff.solvers.adaptive"
+PAIRS, NEWTON, PARTS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", f"{ADAPTIVE}.parts"
+VARIABLE_ADAMS = f"{ADAPTIVE}.adams"
 EXPONENTIAL, COMPOSED = "scorediff.solvers.exponential", "scorediff.solvers.composed"
 ENGINE, FORMS, FIRST_ORDER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.forms", f"{EXPONENTIAL}.first_order"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
@@ -477,6 +480,7 @@ SAMPLERS = {
         Sampler("EDM's Heun", RUNGE_KUTTA, lambda m: m.Heun(m.DDIMCoordinates()), 0.0, _Written(_edm_heun), "means"),
         Sampler("RK4", RUNGE_KUTTA, lambda m: m.RK4(), 0.0, _Written(_rk4)),
         Sampler("RK45", ADAPTIVE, lambda m: m.RK45(max_evaluations=1000)),
+        Sampler("adaptive Adams", ADAPTIVE, lambda m: m.ExponentialAdams(1e-5, max_evaluations=1000)),
         Sampler("Euler-Maruyama, eta = 0.5", STOCHASTIC, lambda m: m.EulerMaruyama(), 0.5, _Written(_euler_maruyama)),
         Sampler(
             "stochastic Heun, eta = 0.5", STOCHASTIC, lambda m: m.StochasticHeun(), 0.5, _Written(_stochastic_heun)
@@ -662,17 +666,33 @@ SLIPS = [
          "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 3, 1 / 3)"),
     Slip("phi_2(z) for phi_2(z/2)", "Krogstad", "in a_32, whose stage is at the middle of the step", EXPONENTIAL_RK,
          "{1: _P(2, 0.5)}, {2: 2 * _P(2)}", "{1: _P(2)}, {2: 2 * _P(2)}"),
-    Slip("two digits swapped", "RK45", "-212/792 for -212/729", ADAPTIVE,
+    Slip("two digits swapped", "RK45", "-212/792 for -212/729", PAIRS,
          "-212 / 729", "-212 / 792"),
     Slip("a stage at the wrong time", "Heun", "the second slope is taken at t_0", RUNGE_KUTTA,
          "at = t if c == 0 else s if c == 1", "at = t if c == 0 else t if c == 1"),
     Slip("a buffer written too early", "Heun", "a state is overwritten while it is still wanted", STATES,
          "_storage_uses(base) == _IDLE_USES and", "_storage_uses(base) >= _IDLE_USES and"),
-    Slip("one norm for the batch", "RK45", "the error is that of all samples together", ADAPTIVE,
-         "row_mean((v.to(wide) / allowed) ** 2)", "((v.to(wide) / allowed) ** 2).mean().expand(len(v))"),
+    Slip("one norm for the batch", "RK45", "the error is that of all samples together", PAIRS,
+         "row_mean(v.to(wide) ** 2)", "(v.to(wide) ** 2).mean().expand(len(v))"),
     Slip("a slope not kept", "RK45",
-         "where only a part of the batch passes, its new state keeps the old slope", ADAPTIVE,
-         "y[rows[good]], k[rows[good]] = new_y[good], new_k[good]", "y[rows[good]] = new_y[good]"),
+         "where only a part of the batch passes, its new state keeps the old slope", PAIRS,
+         "_moved(k, rows, good, new_k)", "(_moved(k, rows, good, new_k) if good.all() else k)"),
+    Slip("nodes not shifted", "adaptive Adams", "the last node is written over, and those behind stay", NEWTON,
+         "np.column_stack([tau, self.nodes[:, :-1]])", "np.column_stack([tau, self.nodes[:, 1:]])"),
+    Slip("differences not divided", "adaptive Adams", "by the products of the steps", NEWTON,
+         "unit[:, : products.shape[1]] = 1 / products", "unit[:, : products.shape[1]] = 1"),
+    Slip("a difference of the wrong order", "adaptive Adams", "the corrector takes d_(k-1) for d_k", VARIABLE_ADAMS,
+         "x.addcmul_(terms[i], ", "x.addcmul_(terms[i - 1], "),
+    Slip("a rejected reading kept", "adaptive Adams", "where only a part of the batch passes", NEWTON,
+         "term[rows] = kept[rows]", "term[rows] = term[rows]"),
+    Slip("the sign of the linear part", "adaptive Adams", "P = (sigma D + alpha v E) / R", PARTS,
+         "(sigma / r, -alpha * v / r)", "(sigma / r, alpha * v / r)"),
+    Slip("a clock too fast", "adaptive Adams", "ds / dtau = s^2 + k^2 for (s^2 + k^2) / k", PARTS,
+         "return (s**2 + (self.data_std / 2) ** 2) / (self.data_std / 2)",
+         "return s**2 + (self.data_std / 2) ** 2"),
+    Slip("one norm for the batch, in Adams", "adaptive Adams", "the error is that of all samples together",
+         VARIABLE_ADAMS, "row_sum(held.flatten(0, 1)).reshape(len(wanted), -1)",
+         "row_sum(held.flatten(0, 1)).reshape(len(wanted), -1).mean(1, keepdim=True).expand(-1, len(terms[0]))"),
     # coordinates
     Slip("coordinates left at the wrong time", "EDM's Heun", "the scale of the step's start at its end", RUNGE_KUTTA,
          "moved.leave(s, y)", "moved.leave(t, y)"),
@@ -882,6 +902,18 @@ def _neighbours(solver, sampler):
     steps = {} if solver.adaptive else {"steps": 9}
     alone = sd.sample(sampler.problem(target, schedule), solver, x=x[3:4], ids=[3], **steps).x
     return torch.equal(alone[0], whole[3])
+
+
+@proves("tolerance", lambda sampler: sampler.solver.adaptive)
+def _tolerance(solver, sampler):
+    """On the mixture the root mean square error is below ten tolerances, and fewer than 100 evaluations are made."""
+    schedule = SCHEDULES[0]
+    x = MIXTURE.at(schedule, schedule.t_start).sample(16)
+    problem = sampler.problem(MIXTURE, schedule)
+    exact = sd.solve(problem, sd.RK45(1e-10, 1e-10), x)
+    solution = sd.solve(problem, solver, x)
+    error = float((solution.x - exact.x).square().mean().sqrt())
+    return solution.ok and error < 10 * solver.rtol and solution.evaluations.mean() < 100
 
 
 # as fine as slopes at rest want them; the law on a mixture takes its time where readings are remembered

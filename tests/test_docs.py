@@ -73,7 +73,9 @@ def test_the_readmes_table_has_every_claim_of_every_solver_and_each_holds():
 def test_the_readmes_orders_are_those_measured_today(name):
     rows = orders_of_the_readme()
     for row in sd.verify.audit(name):
-        assert float(rows[name, row.kind][1]) == pytest.approx(row.report.order, abs=0.02), "run `make orders`"
+        shown = rows[name, row.kind][1]
+        if shown != "-":
+            assert float(shown) == pytest.approx(row.report.order, abs=0.02), "run `make orders`"
 
 
 def test_the_face_is_complete_and_literal():
