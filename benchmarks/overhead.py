@@ -1,4 +1,5 @@
-"""Time per step beyond the network: DDIM and DPM-Solver++ 2M (eta = 0, float32, CPU), ours and its peers'.
+"""Time per step beyond the network: DDIM and DPM-Solver++ 2M (eta = 0, float32, CPU), ours and its peers'; and
+exponential Adams of variable step, of order 3 at the most.
 
 Timed is the whole public call: `scorediff.solve` with its finite check and without progress bar; a diffusers
 scheduler's `set_timesteps` and the loop of `step`; k-diffusion's function with its own sigmas. The network is a
@@ -40,6 +41,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import scorediff as sd
 
 SHAPES = "1x3x64x64,64x3x32x32,64x3x64x64,64x3x256x256"
+ADAPTIVE = sd.ExponentialAdams(1e-5, largest_k=2)
 SAMPLERS = {"DDIM": sd.DDIM(), "DPM-Solver++ 2M": sd.DPMSolverPP(2)}
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item", "tolist", "numpy", "__array__"}
 
@@ -93,7 +95,13 @@ def ours(x: Tensor, network: Callable[..., Tensor], *, solver: sd.Solver, predic
         return sd.ProbabilityFlow(sd.Denoiser(network, sd.VPLinear(), prediction))
 
     kept = flow()
-    return lambda steps: sd.solve(flow() if new else kept, solver, x, steps=steps, progress=False)
+
+    def run(steps: int) -> sd.Solution:
+        # one evaluation a step: an adaptive run ends with its budget, long before t_end
+        options = {"max_evaluations": steps} if solver.adaptive else {"steps": steps}
+        return sd.solve(flow() if new else kept, solver, x, progress=False, **options)
+
+    return run
 
 
 def diffusers(x: Tensor, network: Callable[..., Tensor], *, module: Any, sampler: str, prediction: str) -> Run:
@@ -161,6 +169,9 @@ def candidates() -> Iterator[Candidate]:
             yield Candidate(sampler, name, make, ours=True)
         yield from peers(sampler, "diffusers", partial(importlib.import_module, "diffusers"), diffusers_ways(sampler))
         yield from peers(sampler, "k-diffusion", import_k_diffusion, k_diffusion_ways(sampler))
+    for prediction in (sd.NoisePrediction(), sd.DataPrediction()):
+        make = partial(ours, solver=ADAPTIVE, prediction=prediction, new=False)
+        yield Candidate("adaptive Adams", f"scorediff, {type(prediction).__name__}, k <= 2", make, ours=True)
 
 
 def diffusers_ways(sampler: str) -> dict[str, Callable[..., Run]]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Workspace", "per_sample", "row_mean", "row_sum", "version"]
+__all__ = ["Workspace", "per_sample", "row_mean", "row_mean_on_host", "version"]
 
 
 def per_sample(value: Any, x: Tensor) -> Any:
@@ -20,23 +20,28 @@ def per_sample(value: Any, x: Tensor) -> Any:
 
 def row_mean(x: Tensor) -> Tensor:
     """The mean of each sample of `x` of shape (B, ...), shape (B,), summed in an order that does not depend on B."""
-    return row_sum(x) / x[0].numel()
+    v = _few_columns(x.flatten(1))
+    while v.shape[1] > 1:
+        half = v.shape[1] // 2
+        pairs = v[:, :half] + v[:, half : 2 * half]
+        v = torch.cat([pairs, v[:, 2 * half :]], dim=1) if v.shape[1] % 2 else pairs
+    return v[:, 0] / x[0].numel()
 
 
-def row_sum(x: Tensor) -> Tensor:
-    """The sum of each sample of `x` of shape (B, ...), shape (B,), in an order that does not depend on B."""
-    v = x.flatten(1)
+def row_mean_on_host(x: Tensor) -> np.ndarray:
+    """The same as float64 on the host, for one read: the last sums are made there."""
+    return np.asarray(_few_columns(x.flatten(1)).double().cpu().numpy().sum(axis=1) / x[0].numel())
+
+
+def _few_columns(v: Tensor) -> Tensor:
+    """Sums of parts of the rows of `v`, fewer than 128 a row."""
     while v.shape[1] >= 2 * _COLUMNS:
         # as many sums beside one another as there are columns: none is ever taken apart among threads
         rows = v.shape[1] // _COLUMNS
         tail = v[:, rows * _COLUMNS :]
         v = v[:, : rows * _COLUMNS].unflatten(1, (rows, _COLUMNS)).sum(1)
         v = torch.cat([v, tail], dim=1) if tail.shape[1] else v
-    while v.shape[1] > 1:
-        half = v.shape[1] // 2
-        pairs = v[:, :half] + v[:, half : 2 * half]
-        v = torch.cat([pairs, v[:, 2 * half :]], dim=1) if v.shape[1] % 2 else pairs
-    return v[:, 0]
+    return v
 
 
 _COLUMNS = 64

@@ -18,7 +18,7 @@ from scorediff.solvers.adaptive.parts import LinearPart, Preconditioned
 from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put
 from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
-from scorediff.states import row_sum
+from scorediff.states import row_mean_on_host
 
 __all__ = ["ExponentialAdams"]
 
@@ -141,7 +141,7 @@ class _Run:
             held = terms[0].new_empty((len(wanted), *terms[0].shape))
             for term, place in zip(wanted, held, strict=True):
                 torch.mul(term, term, out=place)
-            squares = row_sum(held.flatten(0, 1)).reshape(len(wanted), -1).double().cpu().numpy().T
+            squares = row_mean_on_host(held.flatten(0, 1)).reshape(len(wanted), -1).T * terms[0][0].numel()
             total = total + (squares * weights[..., 0] ** 2 if alone else squares)
         found = np.full((len(self.k), highest), np.nan)
         found[:, lowest - 1 :] = np.sqrt(total / self.x[0].numel()) / self.allowed

@@ -19,7 +19,7 @@ from scorediff.solvers.exponential.engine import Point
 from scorediff.solvers.exponential.forms import DataForm, Form, check_kind
 from scorediff.solvers.exponential.runge_kutta import ERK3, KROGSTAD43
 from scorediff.solvers.exponential.tableau import ExponentialTableau
-from scorediff.states import per_sample, row_mean
+from scorediff.states import per_sample, row_mean_on_host
 
 __all__ = ["ExponentialRungeKutta32", "ExponentialRungeKutta43"]
 
@@ -81,7 +81,7 @@ class _ExponentialPair(Solver):
                 walk.evaluations[ask] += 1
             step = walk.propose(rows)
             new, last, error = self._attempt(problem, walk, step, take(x, rows), take(first, rows), len(x))
-            size = np.sqrt(row_mean((error.double()) ** 2).cpu().numpy())
+            size = np.sqrt(row_mean_on_host(error.double() ** 2))
             local = size * self.data_std / np.hypot(schedule.sigma(step.t), self.data_std * schedule.alpha(step.t))
             promise = self.controller.promise(np.maximum(local / allowed, 1e-10), self.order, walk.before[rows])
             good = walk.judge(step, local / allowed, promise, local, cost - 1)

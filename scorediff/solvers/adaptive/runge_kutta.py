@@ -17,7 +17,7 @@ from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, 
 from scorediff.solvers.base import Solver, Status
 from scorediff.solvers.door import Door
 from scorediff.solvers.runge_kutta import Tableau
-from scorediff.states import Workspace, per_sample, row_mean
+from scorediff.states import Workspace, per_sample, row_mean_on_host
 
 __all__ = ["RK23", "RK45"]
 
@@ -119,7 +119,7 @@ class _Pair(Solver):
 
 def _rms(v: Tensor) -> np.ndarray:
     wide = torch.promote_types(v.dtype, torch.float32)
-    return np.asarray(np.sqrt(row_mean(v.to(wide) ** 2).double().cpu().numpy()))
+    return np.asarray(np.sqrt(row_mean_on_host(v.to(wide) ** 2)))
 
 
 def _moved(whole: Tensor, rows: np.ndarray, good: np.ndarray, new: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
 from scorediff.solvers.exponential.engine import Point
 from scorediff.solvers.exponential.forms import DataForm, phi
-from scorediff.states import per_sample, row_mean
+from scorediff.states import per_sample, row_mean_on_host
 
 __all__ = ["AdaptiveSDE"]
 
@@ -80,7 +80,7 @@ class AdaptiveSDE(Solver):
             walk.h = np.clip(walk.h, -_LONGEST, _LONGEST)
             step = walk.propose(rows)
             new, read, error = self._attempt(problem, walk, step, take(x, rows), take(data, rows), noise)
-            size = np.sqrt(row_mean(error.double() ** 2).cpu().numpy())
+            size = np.sqrt(row_mean_on_host(error.double() ** 2))
             local = size * self.data_std / np.hypot(schedule.sigma(step.t), self.data_std * schedule.alpha(step.t))
             promise = self.controller.promise(np.maximum(local / allowed, 1e-10), _LOCAL_ORDER, walk.before[rows])
             good = walk.judge(step, local / allowed, promise, local, 1)
