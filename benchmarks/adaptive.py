@@ -23,7 +23,7 @@ Peers, each at the same tolerances and otherwise by its defaults:
 * k-diffusion's `sample_dpm_adaptive`, order 3 without noise: one step for the batch, in x/alpha against sigma/alpha.
 * diffrax's Tsit5 under vmap, in time, on the same law written in JAX; torchode's Tsit5, in time.
 
-    python benchmarks/adaptive.py --markdown docs/which-solver.md
+    python benchmarks/adaptive.py --markdown docs/adaptive.md
     python benchmarks/adaptive.py --only rk45,torchode --targets ring,digits
 
 `--markdown` writes the tables between the marks of that file. A peer that is not installed is printed as such.

@@ -68,6 +68,12 @@ def test_the_readmes_table_has_every_claim_of_every_solver_and_each_holds():
         assert verdict.startswith("skipped: it declares none" if declared is None else "OK"), name
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_the_examples_of_every_page_run(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block, page.name, "exec"), {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [s.name for s in FIRST if not s.adaptive and sd.ProbabilityFlow in s.solves])
 def test_the_readmes_orders_are_those_measured_today(name):
@@ -94,8 +100,8 @@ def test_importing_the_library_loads_torch_and_numpy_alone():
 
 def test_imports_run_downward_only():
     order = [
-        "states", "registry", "schedules", "predictions", "denoiser", "problems", "coordinates", "grids", "noise",
-        "solvers", "backends", "data", "exact", "sampling", "pictures", "study", "verify", "testing", "cli", "__main__",
+        "states", "arrays", "registry", "schedules", "predictions", "denoiser", "problems", "coordinates", "grids",
+        "noise", "solvers", "backends", "data", "exact", "sampling", "pictures", "study", "verify", "testing", "cli", "__main__",
     ]  # fmt: skip
     rank = {name: i for i, name in enumerate(order)}
     for path in (ROOT / "scorediff").rglob("*.py"):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff.arrays import ArrayLike, parameter
 from scorediff.exact.averages import blocks, pick, softmax_average
-from scorediff.exact.parameters import ArrayLike, Placed, Spectrum, parameter
+from scorediff.exact.parameters import Placed, Spectrum
 from scorediff.exact.targets import Target, positive_square
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample

@@ -1,44 +1,19 @@
-"""Parameters of the exact targets: read and checked once, kept in float64, moved once to where they are used."""
+"""Parameters of the exact targets: covariances, and what is moved once to where it is used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, final
+from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ArrayLike", "Placed", "Spectrum", "no_less", "parameter"]
+from scorediff.arrays import ArrayLike, no_less, parameter
 
-ArrayLike = Tensor | np.ndarray | float | Sequence[Any]
+__all__ = ["Placed", "Spectrum"]
 
 # Asymmetry and negative eigenvalues up to this share of the largest entry are rounding of a float32 estimate.
 _ROUNDING = 1e-6
-
-
-def parameter(name: str, value: ArrayLike) -> Tensor:
-    """`value` as a float64 tensor on the CPU that shares no memory with it.
-
-    Raises TypeError where it is no array of real numbers, ValueError where one of them is not finite.
-    """
-    try:
-        tensor = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} wants an array of real numbers, got {value!r} ({error})") from error
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"{name} wants real numbers, got {tensor.dtype}")
-    return no_less(name, tensor.to("cpu", torch.float64, copy=True).contiguous(), -torch.inf)
-
-
-def no_less(name: str, tensor: Tensor, least: float) -> Tensor:
-    """`tensor` itself. Raises ValueError naming the first entry that is not finite or below `least`."""
-    bad = torch.nonzero(~(torch.isfinite(tensor) & (tensor >= least)))
-    if len(bad):
-        where = tuple(bad[0].tolist())
-        wanted = "a finite number" if least == -torch.inf else f"a finite number >= {least:g}"
-        raise ValueError(f"{name}{list(where) if where else ''} is {tensor[where].item():g}; it wants {wanted}")
-    return tensor
 
 
 @final

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.exact.parameters import ArrayLike, Placed, Spectrum, parameter
+from scorediff.arrays import ArrayLike, parameter
+from scorediff.exact.parameters import Placed, Spectrum
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.states import per_sample
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.exact.parameters import ArrayLike, no_less, parameter
+from scorediff.arrays import ArrayLike, no_less, parameter
 
 _SPREAD = 2.0  # by how much the clock's scales lie beyond those of the data
 
