@@ -101,7 +101,8 @@ def test_importing_the_library_loads_torch_and_numpy_alone():
 def test_imports_run_downward_only():
     order = [
         "states", "arrays", "registry", "schedules", "predictions", "denoiser", "problems", "coordinates", "grids",
-        "noise", "solvers", "backends", "data", "exact", "sampling", "pictures", "study", "verify", "testing", "cli", "__main__",
+        "noise", "solvers", "backends", "data", "exact", "sampling", "pictures", "study", "verify", "testing", "cli",
+        "__main__",
     ]  # fmt: skip
     rank = {name: i for i, name in enumerate(order)}
     for path in (ROOT / "scorediff").rglob("*.py"):
