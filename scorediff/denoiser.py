@@ -188,6 +188,12 @@ class Rescheduled:
         """The network's device, if it has one."""
         return getattr(self.denoiser, "device", None)
 
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Times of this schedule at which the denoiser jumps."""
+        own = self.denoiser.schedule
+        return tuple(float(self.schedule.time_at(own.log_snr(t))) for t in getattr(self.denoiser, "breaks", ()))
+
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]:
         own = self.denoiser.schedule
         t_own = own.time_at(self.schedule.log_snr(t))

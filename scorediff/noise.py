@@ -63,7 +63,10 @@ class Noise(ABC):
 
     def each(self, rows: Sequence[int] | np.ndarray, a: np.ndarray, b: np.ndarray, tag: int = 0) -> Tensor:
         """The increments of some samples, each over an interval of its own: shape (len(rows), ...)."""
-        parts = [self._alone(int(i))(float(p), float(q), tag) for i, p, q in zip(rows, a, b, strict=True)]
+        parts = [
+            self._alone(int(i))(float(p), float(q), tag) if p != q else torch.zeros_like(self._like[:1])
+            for i, p, q in zip(rows, a, b, strict=True)
+        ]
         return torch.cat(parts) if parts else self._like[:0]
 
     def _alone(self, i: int) -> "Noise":

@@ -25,12 +25,12 @@ def row_mean(x: Tensor) -> Tensor:
         half = v.shape[1] // 2
         pairs = v[:, :half] + v[:, half : 2 * half]
         v = torch.cat([pairs, v[:, 2 * half :]], dim=1) if v.shape[1] % 2 else pairs
-    return v[:, 0] / x[0].numel()
+    return v[:, 0] / x.shape[1:].numel()
 
 
 def row_mean_on_host(x: Tensor) -> np.ndarray:
     """The same as float64 on the host, for one read: the last sums are made there."""
-    return np.asarray(_few_columns(x.flatten(1)).double().cpu().numpy().sum(axis=1) / x[0].numel())
+    return np.asarray(_few_columns(x.flatten(1)).cpu().double().numpy().sum(axis=1) / x.shape[1:].numel())
 
 
 def _few_columns(v: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from discovery import label
 from scipy.integrate import quad
 
 import scorediff as sd
+from scorediff.denoiser import Rescheduled
 from scorediff.solvers.adaptive.newton import Integrals
 from scorediff.study import reference
 
@@ -111,10 +112,11 @@ def test_the_integrals_of_a_step_are_those_of_quadrature(part):
     found = Integrals.over(part, start, stop, nodes)
     for i in range(4):
 
-        def integrand(tau, i=i):
-            return part.weight(np.array([[tau]]))[0][0, 0] * np.prod(tau - nodes[0, :i])
+        def integrand(s, i=i):
+            return part.slope(np.array([[s]]))[0][0, 0] * np.prod(part.clock(1.0, s) - nodes[0, :i])
 
-        assert found.g[0][0, i, 0] == pytest.approx(quad(integrand, start[0], stop[0])[0], rel=1e-10)
+        exact = quad(integrand, part.s(start[0]), part.s(stop[0]), epsabs=1e-13, epsrel=1e-12)[0]
+        assert found.g[0][0, i, 0] == pytest.approx(exact, rel=1e-9)
         assert found.products[0, i] == pytest.approx(np.prod(stop[0] - nodes[0, :i]))
 
 
@@ -150,15 +152,25 @@ def test_a_hard_sample_among_easy_ones_costs_them_nothing_bit_for_bit(part, dtyp
     assert together.rows == together.evaluations.sum() < 64 * together.calls
 
 
-def test_the_gaussian_part_is_bit_for_bit_too():
-    target, part = NARROW, sd.GaussianPart.fit(NARROW.sample(500), 2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_gaussian_part_is_bit_for_bit_too(dtype):
+    # 17 directions: products of a matrix and a row that are no multiples of anything
+    target, part = NARROW, sd.GaussianPart.fit(NARROW.sample(500), 17)
     flow = sd.ProbabilityFlow(
         sd.Denoiser(lambda x, t: x / (1 + x * x) * (1 + t[:, None]), SCHEDULE, sd.NoisePrediction())
     )
-    x = target.at(SCHEDULE, 1.0).sample(9)
-    together = sd.solve(flow, sd.ExponentialAdams(1e-3, part=part), x).check()
-    for i in range(3):
-        assert torch.equal(sd.solve(flow, sd.ExponentialAdams(1e-3, part=part), x[i : i + 1]).x, together.x[i : i + 1])
+    x, solver = target.at(SCHEDULE, 1.0).sample(9).to(dtype), sd.ExponentialAdams(0.1, part=part)
+    together = sd.solve(flow, solver, x).check()
+    for i in range(9):
+        assert torch.equal(sd.solve(flow, solver, x[i : i + 1]).x, together.x[i : i + 1])
+    assert sd.solve(flow, solver, x[:0]).x.shape == (0, 32)
+
+
+def test_the_gaussian_part_takes_images():
+    images = sd.GaussianMixture((0.5, 0.5), torch.randn(2, 1, 4, 4, generator=torch.manual_seed(2)), 0.1)
+    flow, x, truth = posed(images, 4)
+    solution = sd.solve(flow, sd.ExponentialAdams(1e-6, part=sd.GaussianPart.fit(images.sample(200), 5)), x).check()
+    assert np.median(rms(solution.x - truth)) < 1e-5
 
 
 def test_save_times_are_met_by_the_polynomial_and_cost_nothing():
@@ -238,6 +250,80 @@ def test_it_starts_where_alpha_is_zero():
     assert np.median(rms(from_zero - near)) < 1e-6
 
 
+def test_the_noise_alone_does_not():
+    flow = sd.ProbabilityFlow(RING.denoiser(sd.RectifiedFlow()))
+    with pytest.raises(ValueError, match=r"log-SNR, which is infinite at t = 1"):
+        sd.sample(flow, sd.ExponentialAdams(part=sd.NoisePart()), (2, 2), t_start=1.0)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=label)
+def test_the_end_may_lie_close_to_the_data(part):
+    law = sd.GaussianMixture((0.5, 0.5), ((1.0, -0.5), (-0.6, 0.8)), (0.3, 0.4))
+    flow = sd.ProbabilityFlow(law.denoiser(SCHEDULE))
+    x = law.at(SCHEDULE, 1.0).sample(16)
+    truth = sd.solve(flow, sd.RK45(1e-10, 1e-10), x, t_end=1e-7).check().x
+    solution = sd.solve(flow, sd.ExponentialAdams(1e-2, part=part), x, t_end=1e-7).check()
+    assert np.quantile(rms(solution.x - truth), 0.8) < 0.1
+
+
+ADAPTIVE = [
+    sd.ExponentialAdams(1e-3), sd.ExponentialRungeKutta43(1e-3), sd.ExponentialRungeKutta32(1e-3), sd.RK45(1e-4, 1e-4),
+    sd.RK23(1e-3, 1e-3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("solver", ADAPTIVE, ids=label)
+def test_what_a_denoiser_is_given_is_left_alone_and_what_it_returns_may_be_written_over(solver):
+    class Reusing:
+        schedule = SCHEDULE
+
+        def __init__(self):
+            self.inner, self.kept, self.held = RING.denoiser(SCHEDULE), [], {}
+
+        def __call__(self, t, x, **cond):
+            self.kept.append((x, x.clone()))
+            data, noise = self.held.setdefault(len(x), (torch.empty_like(x), torch.empty_like(x)))
+            for buffer, value in zip((data, noise), self.inner(t, x), strict=True):
+                buffer.copy_(value)
+            return data, noise
+
+    reusing = Reusing()
+    x = RING.at(SCHEDULE, 1.0).sample(5)
+    found = sd.solve(sd.ProbabilityFlow(reusing), solver, x).check()
+    assert torch.equal(found.x, sd.solve(sd.ProbabilityFlow(reusing.inner), solver, x).x)
+    assert all(torch.equal(given, copy) for given, copy in reusing.kept)
+
+
+@pytest.mark.parametrize("solver", ADAPTIVE, ids=label)
+def test_a_budget_is_never_exceeded_and_a_short_first_leg_costs_little(solver):
+    class Broken:
+        schedule, breaks = SCHEDULE, (0.9, 0.6, 0.6 - 1e-16, 0.3, float(np.nextafter(1, 0)))
+
+        def __call__(self, t, x, **cond):
+            return RING.denoiser(SCHEDULE)(t, x)
+
+    x = RING.at(SCHEDULE, 1.0).sample(3)
+    flow = sd.ProbabilityFlow(Broken())
+    needed = sd.solve(flow, solver, x).check().evaluations
+    for budget in (*range(10, 20), int(needed.min()), int(needed.max()) - 1):
+        assert sd.solve(flow, solver, x, max_evaluations=budget).evaluations.max() <= budget
+    flow = sd.ProbabilityFlow(RING.denoiser(SCHEDULE))
+    plain = sd.solve(flow, solver, x).check()
+    short = sd.solve(flow, solver, x, save=[1 - 1e-9, np.nextafter(1.0, 0)]).check()
+    assert np.all(short.evaluations <= plain.evaluations + 25)
+
+
+def test_a_break_is_known_on_another_schedule():
+    class Jumping:
+        schedule, breaks = SCHEDULE, (0.5,)
+
+        def __call__(self, t, x, **cond):
+            return RING.denoiser(SCHEDULE)(t, x)
+
+    (found,) = Rescheduled(Jumping(), sd.VPCosine()).breaks
+    assert sd.VPCosine().log_snr(found) == pytest.approx(SCHEDULE.log_snr(0.5))
+
+
 def test_orders_rise_and_stay_within_what_is_allowed():
     flow, x, _ = posed(RING, 4)
     for largest in (1, 3, 8):
@@ -288,7 +374,7 @@ def test_half_precision_carries_its_history_in_float32(dtype):
         (lambda: sd.ExponentialAdams(largest_k=0), r"largest_k = 0: 1 to 12"),
         (lambda: sd.Preconditioned(0.0), r"data_std = 0.0: give the data's standard deviation"),
         (lambda: sd.GaussianPart.fit(torch.randn(1, 3), 1), r"give two samples or more"),
-        (lambda: sd.GaussianPart.fit(torch.randn(5, 3), 4), r"rank = 4: 5 samples of 3 entries have 1 to 3"),
+        (lambda: sd.GaussianPart.fit(torch.randn(5, 3), 4), r"rank = 4: 5 samples of 3 entries tell of 1 to 3"),
         (lambda: sd.GaussianPart([0.0, 0.0], [[1.0], [0.0]], [-1.0]), r"variances\[0\] is -1"),
         (lambda: sd.GaussianPart([0.0, 0.0], [[1.0]], [1.0]), r"directions has shape \(1, 1\); it wants \(2, 1\)"),
         (lambda: sd.Controller(safety=2.0), r"safety = 2.0 of the controller"),

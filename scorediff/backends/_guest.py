@@ -11,7 +11,7 @@ from scorediff.coordinates import Field
 from scorediff.grids import Grid
 from scorediff.problems import Problem
 from scorediff.registry import nearest
-from scorediff.solvers.adaptive import check_tolerance
+from scorediff.solvers.adaptive import check_budget, check_tolerance
 
 __all__ = ["BudgetExhausted", "Clock", "check_adaptive", "check_method", "column", "working"]
 
@@ -71,8 +71,7 @@ def check_adaptive(solver: Any, problem: Problem, grid: Grid, dtype: torch.dtype
     """Raise ValueError for coordinates, tolerances or a budget with which an adaptive guest cannot run."""
     solver.coordinates.check(problem.schedule, grid.start, grid.end)
     check_tolerance(solver, dtype)
-    if solver.max_evaluations < 1:
-        raise ValueError(f"max_evaluations = {solver.max_evaluations}: at least 1 is needed")
+    check_budget(solver, first=1)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

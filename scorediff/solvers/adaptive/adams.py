@@ -12,7 +12,7 @@ from scorediff.denoiser import Reading
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import Controller, check_tolerance
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
 from scorediff.solvers.adaptive.newton import Differences, Integrals, column, columns
 from scorediff.solvers.adaptive.parts import LinearPart, Preconditioned
 from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put
@@ -37,7 +37,7 @@ class ExponentialAdams(Solver):
 
     Every sample has its own steps and order, and those that arrive leave the network's batch. Save times are met by the
     polynomial of the step over them, which costs nothing; times where the denoiser jumps (its `breaks`) are landed on,
-    and begin anew. It runs from alpha = 0.
+    and begin anew. It runs from alpha = 0, but with `NoisePart`.
     """
 
     rtol: float = 1e-3
@@ -50,7 +50,6 @@ class ExponentialAdams(Solver):
     linear: ClassVar[bool] = False
     estimates: ClassVar[str] = SUM_OF_STEPS
     one_step: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "Shampine and Gordon 1975"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exponential-adams": {}}
 
@@ -63,8 +62,11 @@ class ExponentialAdams(Solver):
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         super().check(problem, grid, dtype)
         check_tolerance(self, dtype)
-        if self.max_evaluations < 2:
-            raise ValueError(f"max_evaluations = {self.max_evaluations}: the first step takes 2")
+        check_budget(self, first=2)
+
+    @property
+    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
+        return self.part.from_pure_noise
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         run = _Run(self, Door.before(problem, x, grid), x, grid)  # a bare problem has no door yet
@@ -86,7 +88,7 @@ class _Run:
         self.saves = [t for t in grid.times[1:-1] if t not in legs.ends]
         self.walk = Walk.at_start(legs, self._clock, self._time, solver.controller, batch)
         # an error of x / R counts as it does in the data; at the end of the run it is this many times as large
-        alpha, sigma = self._at(np.array([grid.end]))
+        self.end = alpha, sigma = self._at(np.array([grid.end]))
         self.at_end = float(np.hypot(sigma, self.part.scale * alpha)[0, 0]) / self.part.scale
         self.rows, self.k = np.arange(batch), np.ones(batch, dtype=np.int64)
         self.state = self._split(x, self._at(self.walk.t)[0])
@@ -109,16 +111,15 @@ class _Run:
         new_state = past.moved(old, numbers, k, before, after)
         readings = self._read(step.ask, self._join(new_state, alpha), self.rows)
         new = past.extended(readings, numbers.products)
-        error, factor, better = self._choice(self._errors(new, numbers, self.part.carried(alpha, sigma)))
+        error, factor, better = self._choice(self._errors(new, numbers, self.part.carried(alpha, sigma, self.end)))
         good = walk.judge(step, error, factor, error * self.allowed, 1)
         past.take(good, step.s, k, numbers.products, new)
         if good.any():
-            self._correct(new_state, numbers, after, new)
-            self._move(good, new_state, alpha)
+            self._move(good, self._corrected(new_state, numbers, after, new), alpha)
             yield from self._saved(step, good, s_0, old, before)
         self.k = np.where(good, better, np.minimum(better, k))
         walk.order[self.rows] = k + 1
-        jumped = walk.jumped(self.rows[good])
+        jumped = walk.jumped(self.rows[good], self.max_evaluations)
         if jumped.size:
             self._begin(np.flatnonzero(np.isin(self.rows, jumped)), walk.legs.far[walk.leg[jumped] - 1])
         self._leave_behind()
@@ -164,14 +165,18 @@ class _Run:
             factor = np.maximum(factor, promised)
         return error, factor, better
 
-    def _correct(
+    def _corrected(
         self, state: list[Tensor], numbers: Integrals, after: list[np.ndarray], new: list[list[Tensor]]
-    ) -> None:
-        """Turn predicted states into corrected ones: `x_1 += R_1 G_k d_k`."""
+    ) -> list[Tensor]:
+        """Corrected states from predicted ones, which the network may still hold: `x_1 + R_1 G_k d_k`."""
+        made = []
         for part, (x, r_1, terms) in enumerate(zip(state, after, new, strict=True)):
             weights = r_1[:, None, :] * numbers.corrects(part)
             for i in np.unique(self.k):
-                x.addcmul_(terms[i], column(np.where((self.k == i)[:, None], weights[:, i], 0.0), x))
+                weight = column(np.where((self.k == i)[:, None], weights[:, i], 0.0), x)
+                x = torch.addcmul(x, terms[i], weight, out=self.past.work.buffer(x))
+            made.append(x)
+        return made
 
     def _move(self, good: np.ndarray, state: list[Tensor], alpha: np.ndarray) -> None:
         if not good.all():
@@ -210,8 +215,7 @@ class _Run:
         rows, walk = self.rows[which], self.walk
         readings = self._read(t, self.x[torch.from_numpy(rows)] if len(rows) < len(self.x) else self.x, rows)
         self.past.begin(which, walk.s[rows], readings)
-        left = walk.goal(rows) - walk.s[rows]
-        walk.h[rows] = np.sign(left) * np.minimum(_FIRST, np.abs(left))
+        walk.h[rows] = np.sign(walk.goal(rows) - walk.s[rows]) * _FIRST
         walk.evaluations[rows] += 1
         walk.since[rows] = 0
         self.k[which] = 1

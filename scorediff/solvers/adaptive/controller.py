@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Controller", "check_tolerance"]
+__all__ = ["Controller", "check_budget", "check_tolerance"]
 
 
 def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
@@ -17,13 +17,24 @@ def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
     if controller is not None and not isinstance(controller, Controller):
         raise TypeError(f"controller = {controller!r} of {type(solver).__name__}: give a Controller()")
     least = 10 * torch.finfo(dtype).eps
-    if not (solver.rtol >= 0 and solver.atol >= 0 and np.isfinite(solver.rtol + solver.atol)):
-        raise ValueError(f"rtol = {solver.rtol}, atol = {solver.atol}: tolerances must be finite and not negative")
+    for name in ("rtol", "atol"):
+        value = getattr(solver, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+            raise ValueError(f"{name} = {value!r}: tolerances must be finite numbers and not negative")
+    if not solver.rtol + solver.atol:
+        raise ValueError("rtol = atol = 0: no step is that good, allow some error")
     if max(solver.rtol, solver.atol) < least:
         raise ValueError(
             f"rtol = {solver.rtol:.3g}, atol = {solver.atol:.3g} are under what {dtype} can hold ({least:.2g}): "
             "loosen one, or use float64"
         )
+
+
+def check_budget(solver: Any, first: int) -> None:
+    """Raise ValueError for a budget that is no whole number, or too small for the `first` step."""
+    budget = solver.max_evaluations
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < first:
+        raise ValueError(f"max_evaluations = {budget!r}: a whole number from {first} on, which the first step takes")
 
 
 @dataclass(frozen=True)
@@ -50,11 +61,13 @@ class Controller:
             ("shrink", 0, 1),
             ("grow", 1, np.inf),
             ("grow_young", 1, np.inf),
-            ("integral", 0, np.inf),
+            ("integral", 0, 10),
         ):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and lowest < value <= highest):
                 raise ValueError(f"{name} = {value!r} of the controller: it lies in ({lowest}, {highest}]")
+        if not isinstance(self.young, int):
+            raise ValueError(f"young = {self.young!r} of the controller: a number of steps")
         if not (isinstance(self.proportional, (int, float)) and 0 <= self.proportional < np.inf):
             raise ValueError(f"proportional = {self.proportional!r} of the controller: 0 or more")
 

@@ -11,15 +11,16 @@ from torch import Tensor
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import Controller, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, take
-from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
+from scorediff.solvers.adaptive.parts import check_scale
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put, rms, take
+from scorediff.solvers.base import Solver
 from scorediff.solvers.door import Door
 from scorediff.solvers.exponential.engine import Point
 from scorediff.solvers.exponential.forms import DataForm, Form, check_kind
 from scorediff.solvers.exponential.runge_kutta import ERK3, KROGSTAD43
 from scorediff.solvers.exponential.tableau import ExponentialTableau
-from scorediff.states import per_sample, row_mean_on_host
+from scorediff.states import per_sample
 
 __all__ = ["ExponentialRungeKutta32", "ExponentialRungeKutta43"]
 
@@ -47,8 +48,7 @@ class _ExponentialPair(Solver):
 
     def __post_init__(self) -> None:
         check_kind(self, "form", Form, "NoiseForm()")
-        if not (isinstance(self.data_std, (int, float)) and 0 < self.data_std < np.inf):
-            raise ValueError(f"data_std = {self.data_std!r}: give the data's standard deviation, a positive number")
+        check_scale(self)
 
     @property
     def order(self) -> int:
@@ -57,8 +57,7 @@ class _ExponentialPair(Solver):
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         super().check(problem, grid, dtype)
         check_tolerance(self, dtype)
-        if self.max_evaluations < len(self.tableau.c):
-            raise ValueError(f"max_evaluations = {self.max_evaluations}: the first step takes {len(self.tableau.c)}")
+        check_budget(self, first=len(self.tableau.c))
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         problem = Door.before(problem, x, grid)  # a bare problem has no door yet
@@ -66,13 +65,14 @@ class _ExponentialPair(Solver):
         walk = Walk.at_start(
             Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, x.shape[0]
         )
+        # errors count as they do in the data; at the end of the run they are this many times as large
+        at_end = float(np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end))) / self.data_std
         allowed, first, unread = self.atol + self.rtol * self.data_std, torch.zeros_like(x), np.ones(len(x), dtype=bool)
         walk.order[:] = self.order
         # 1 in log-SNR at a tolerance of 1
-        left = walk.goal(np.arange(len(x))) - walk.s
-        walk.h[:] = np.sign(left) * np.minimum(allowed ** (1 / self.order), np.abs(left))
+        walk.h[:] = np.sign(walk.left) * np.minimum(allowed ** (1 / self.order), np.abs(walk.left))
         rows = walk.running(cost, self.max_evaluations)
-        yield self._step(walk, x, schedule, grid)
+        yield walk.step(x, self.calibration * at_end)
         while rows.size:
             if unread[rows].any():
                 ask = rows[unread[rows]]
@@ -81,8 +81,8 @@ class _ExponentialPair(Solver):
                 walk.evaluations[ask] += 1
             step = walk.propose(rows)
             new, last, error = self._attempt(problem, walk, step, take(x, rows), take(first, rows), len(x))
-            size = np.sqrt(row_mean_on_host(error.double() ** 2))
-            local = size * self.data_std / np.hypot(schedule.sigma(step.t), self.data_std * schedule.alpha(step.t))
+            size = rms(error)
+            local = size * carried(schedule, step.t, grid.end, self.data_std) / at_end
             promise = self.controller.promise(np.maximum(local / allowed, 1e-10), self.order, walk.before[rows])
             good = walk.judge(step, local / allowed, promise, local, cost - 1)
             moved = rows[good]
@@ -92,16 +92,13 @@ class _ExponentialPair(Solver):
                 unread[moved] = True
             else:
                 first = put(first, moved, take(last, np.flatnonzero(good)))
-                unread[walk.jumped(moved)] = True
-            rows = walk.running(cost, self.max_evaluations)
-            yield self._step(walk, x, schedule, grid)
-
-    def _step(self, walk: Walk, x: Tensor, schedule: Any, grid: Grid) -> Step:
-        at_end = np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end)) / self.data_std
-        return walk.step(x, self.calibration * float(at_end))
+                unread[walk.jumped(moved, self.max_evaluations)] = True
+            rows = walk.running(cost - 1 + unread, self.max_evaluations)
+            yield walk.step(x, self.calibration * at_end)
 
     def _part(self, problem: Problem, t: np.ndarray, x: Tensor, rows: np.ndarray, batch: int) -> Tensor:
-        return problem.denoiser(t, x, rows=None if len(rows) == batch else rows)[self.form.part]
+        # a copy: a denoiser of one's own may write into it when it is asked again
+        return problem.denoiser(t, x, rows=None if len(rows) == batch else rows)[self.form.part].clone()
 
     def _attempt(
         self, problem: Problem, walk: Walk, step: Proposal, x: Tensor, first: Tensor, batch: int

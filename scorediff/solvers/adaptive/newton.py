@@ -36,22 +36,26 @@ class Integrals(NamedTuple):
 
     @classmethod
     def over(cls, part: LinearPart, start: np.ndarray, stop: np.ndarray, nodes: np.ndarray) -> "Integrals":
-        """`INT_start^stop W prod_m<i (tau - node_m) dtau` for i from 0 to k, nodes of shape (A, k), newest first.
+        """`INT (d(x / R_v) / ds) prod_m<i (tau - node_m) ds` for i from 0 to k, nodes of shape (A, k), newest first.
 
-        A step is short beside the scale on which W bends, so that Gauss and Legendre's sum is right to rounding.
+        By Gauss and Legendre in `u = log(1 + k / s)`, which runs from 0 at s = infinity, and as -log s to s = 0: all
+        that is integrated bends on a scale of 1 in it.
         """
         points, weights = _GAUSS
-        half = (stop - start)[:, None] / 2
-        tau = (start + stop)[:, None] / 2 + half * points
+        k = part.scale
+        with np.errstate(divide="ignore"):
+            u_0, u_1 = (np.log1p(k / part.s(tau)) for tau in (start, stop))
+        half = (u_1 - u_0)[:, None] / 2
+        s = k / np.expm1((u_0 + u_1)[:, None] / 2 + half * points)
+        # ds = -(s + s^2 / k) du
+        ds = -(s + s**2 / k) * weights * half
+        tau = part.clock(1.0, s)
         basis = np.ones((len(start), nodes.shape[1] + 1, len(points)))
         np.cumprod(tau[:, None, :] - nodes[:, :, None], axis=1, out=basis[:, 1:])
         products = np.ones(basis.shape[:2])
         np.cumprod(stop[:, None] - nodes, axis=1, out=products[:, 1:])
         # a sum of products rather than a matrix product, whose order of summation would depend on its shape
-        g = [
-            np.sum(basis[..., None] * (w * (weights * half)[..., None])[:, None], axis=2)
-            for w in part.weight(tau[..., None])
-        ]
+        g = [np.sum(basis[..., None] * (slope * ds[..., None])[:, None], axis=2) for slope in part.slope(s[..., None])]
         return cls(g, products)
 
     def corrects(self, part: int) -> np.ndarray:

@@ -21,7 +21,18 @@ from scorediff.arrays import ArrayLike, no_less, parameter
 
 _SPREAD = 2.0  # by how much the clock's scales lie beyond those of the data
 
-__all__ = ["DataPart", "GaussianPart", "LinearPart", "NoisePart", "Preconditioned"]
+__all__ = ["DataPart", "GaussianPart", "LinearPart", "NoisePart", "Preconditioned", "check_scale"]
+
+
+def check_scale(owner: Any) -> None:
+    """Make `data_std` a float. Raises ValueError where it is no positive number."""
+    try:
+        value = float(owner.data_std)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 < value < np.inf:
+        raise ValueError(f"data_std = {owner.data_std!r}: give the data's standard deviation, a positive number")
+    object.__setattr__(owner, "data_std", value)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,8 @@ class LinearPart(ABC):
     `scale` is the data's standard deviation, to which errors are relative; `clock_scale` the k of the clock.
     """
 
+    #: Does its clock, and what it integrates, stay finite where alpha is 0?
+    from_pure_noise: ClassVar[bool] = True
     #: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
     calibration: ClassVar[float]
 
@@ -53,10 +66,6 @@ class LinearPart(ABC):
     def s(self, tau: Any) -> Any:
         """The inverse of `clock`: sigma / alpha."""
 
-    @abstractmethod
-    def rate(self, tau: Any, s: Any) -> Any:
-        """`ds / dtau`."""
-
     def split(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
         """The parts of `x` of shape (B, ...) without `alpha` times the mean, alpha a column of shape (B, 1, ...)."""
         return (x,)
@@ -69,18 +78,21 @@ class LinearPart(ABC):
         """R_v of each part; of shape (B, 1) or (B, entries) for alpha, sigma of shape (B, 1)."""
         return [np.sqrt(sigma**2 + alpha**2 * v) for v in self.spectrum]
 
-    def weight(self, tau: np.ndarray) -> list[np.ndarray]:
-        """`d(x / R_v) / dtau` for P = 1; of shape (..., 1) or (..., entries) for tau of shape (..., 1)."""
-        s = self.s(tau)
-        return [-self.rate(tau, s) / (s**2 + v) for v in self.spectrum]
+    def slope(self, s: np.ndarray) -> list[np.ndarray]:
+        """`d(x / R_v) / ds` for P = 1; of shape (..., 1) or (..., entries) for s of shape (..., 1)."""
+        return [-1 / (s**2 + v) for v in self.spectrum]
 
     def reads(self, alpha: np.ndarray, sigma: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """What D and E weigh in P: sigma / R_v, -alpha v / R_v."""
         return [(sigma / r, -alpha * v / r) for v, r in zip(self.spectrum, self.radius(alpha, sigma), strict=True)]
 
-    def carried(self, alpha: np.ndarray, sigma: np.ndarray) -> list[np.ndarray]:
-        """By how much an error of x / R_v counts: what becomes of it in the data, on the flow of a Gaussian."""
-        return [np.sqrt(v) + 0 * alpha for v in self.spectrum]
+    def carried(self, alpha: np.ndarray, sigma: np.ndarray, end: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+        """By how much an error of x / R_v counts: what becomes of it at the `end` of the run, alpha and sigma there, on
+        the flow of a Gaussian, times `scale / R` for the data as a whole: as large as it is in the data.
+        """
+        # x / R_v stays as it is
+        at_end = self.scale / np.hypot(end[1], self.scale * end[0])
+        return [r * at_end + 0 * alpha for r in self.radius(*end)]
 
 
 @dataclass(frozen=True)
@@ -93,22 +105,21 @@ class _Isotropic(LinearPart):
     data_std: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.data_std, (int, float)) and 0 < self.data_std < np.inf):
-            raise ValueError(f"data_std = {self.data_std!r}: give the data's standard deviation, a positive number")
+        check_scale(self)
 
     @property
     def scale(self) -> float:
         return self.data_std
+
+    def carried(self, alpha: np.ndarray, sigma: np.ndarray, end: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+        # x / R with the data's own R stays as it is
+        return [self.scale * r / np.hypot(sigma, self.scale * alpha) for r in self.radius(alpha, sigma)]
 
     def clock(self, alpha: Any, sigma: Any) -> Any:
         return np.arctan2(sigma, self.data_std / 2 * alpha)
 
     def s(self, tau: Any) -> Any:
         return self.data_std / 2 * np.tan(tau)
-
-    def rate(self, tau: Any, s: Any) -> Any:
-        # (s^2 + k^2) / k
-        return (s**2 + (self.data_std / 2) ** 2) / (self.data_std / 2)
 
 
 @dataclass(frozen=True)
@@ -130,30 +141,25 @@ class DataPart(_Isotropic):
 
     spectrum: ClassVar[tuple[np.ndarray, ...]] = (np.zeros(1),)
 
-    def carried(self, alpha: np.ndarray, sigma: np.ndarray) -> list[np.ndarray]:
-        return [self.data_std * sigma / np.sqrt(sigma**2 + alpha**2 * self.data_std**2)]
-
 
 @dataclass(frozen=True)
 class NoisePart(_Isotropic):
     """v = infinity: P = E, the form of DPM-Solver (arXiv:2206.00927), in x / alpha."""
 
     calibration: ClassVar[float] = 5.0
+    from_pure_noise: ClassVar[bool] = False
 
     spectrum: ClassVar[tuple[np.ndarray, ...]] = (np.full(1, np.inf),)
 
     def radius(self, alpha: np.ndarray, sigma: np.ndarray) -> list[np.ndarray]:
         return [alpha]
 
-    def weight(self, tau: np.ndarray) -> list[np.ndarray]:
+    def slope(self, s: np.ndarray) -> list[np.ndarray]:
         # d(x / alpha) / ds = E
-        return [self.rate(tau, self.s(tau))]
+        return [np.ones_like(s)]
 
     def reads(self, alpha: np.ndarray, sigma: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(np.zeros_like(alpha), np.ones_like(alpha))]
-
-    def carried(self, alpha: np.ndarray, sigma: np.ndarray) -> list[np.ndarray]:
-        return [self.data_std * alpha / np.sqrt(sigma**2 + alpha**2 * self.data_std**2)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,11 +181,16 @@ class GaussianPart(LinearPart):
     def __post_init__(self) -> None:
         for name in ("mean", "directions", "variances"):
             object.__setattr__(self, name, parameter(name, getattr(self, name)))
+        object.__setattr__(self, "rest", float(no_less("rest", parameter("rest", self.rest).reshape(()), 0.0)))
         no_less("variances", self.variances, 0.0)
-        no_less("rest", parameter("rest", self.rest), 0.0)
-        wanted = (self.mean.numel(), self.variances.numel())
-        if self.directions.shape != wanted:
-            raise ValueError(f"directions has shape {tuple(self.directions.shape)}; it wants {wanted}")
+        size, rank = self.mean.numel(), self.variances.numel()
+        if self.directions.shape != (size, rank) or not 1 <= rank <= size:
+            raise ValueError(f"directions has shape {tuple(self.directions.shape)}; it wants {(size, rank)}, rank >= 1")
+        off = float((self.directions.T @ self.directions - torch.eye(rank, dtype=torch.float64)).abs().max())
+        if off > 1e-5:
+            raise ValueError(f"directions are not orthonormal: their products are off by {off:.2g}")
+        if not self.rest and not bool(self.variances.any()):
+            raise ValueError("the data does not vary: all its variances are 0")
 
     @classmethod
     def fit(cls, data: ArrayLike, rank: int) -> "GaussianPart":
@@ -193,8 +204,10 @@ class GaussianPart(LinearPart):
             raise ValueError(f"data has shape {tuple(rows.shape)}: give two samples or more, (N, ...)")
         flat = rows.flatten(1)
         count, size = flat.shape
-        if not 1 <= rank <= min(count - 1, size):
-            raise ValueError(f"rank = {rank}: {count} samples of {size} entries have 1 to {min(count - 1, size)}")
+        # with fewer samples than entries something must be left to tell the variance in all other directions
+        most = size if size < count else count - 2
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= most:
+            raise ValueError(f"rank = {rank!r}: {count} samples of {size} entries tell of 1 to {most} directions")
         mean = flat.mean(0)
         _, spread, directions = torch.linalg.svd(flat - mean, full_matrices=False)
         variances = spread**2 / (count - 1)
@@ -227,27 +240,30 @@ class GaussianPart(LinearPart):
         with np.errstate(divide="ignore"):
             return (b - a) / np.expm1(tau) - a
 
-    def rate(self, tau: Any, s: Any) -> Any:
-        a, b = self.scales
-        return -(s + a) * (s + b) / (b - a)
-
     def split(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
-        mean, directions = self._like(x)
+        if x.shape[1:] != self.mean.shape:
+            raise ValueError(f"the state has shape {tuple(x.shape)}; the mean of the data {tuple(self.mean.shape)}")
+        mean, directions = self._placed(x)
         residual = x.flatten(1) - alpha.reshape(-1, 1) * mean
-        # a sample at a time: the product of a whole batch rounds differently in another batch
-        along = torch.stack([row @ directions for row in residual])
-        return residual - torch.stack([directions @ row for row in along]), along
+        along = _each(residual, directions.T)
+        return residual - _each(along, directions), along
 
     def join(self, parts: Sequence[Tensor], alpha: Any, like: Tensor) -> Tensor:
         across, along = parts
-        mean, directions = self._like(like)
-        joined = across + torch.stack([directions @ row for row in along]) + alpha.reshape(-1, 1) * mean
+        mean, directions = self._placed(across)
+        joined = across + _each(along, directions) + alpha.reshape(-1, 1) * mean
         return joined.reshape(-1, *like.shape[1:])
 
-    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         key = x.dtype, x.device
         if key not in self._kept:
-            if x.shape[1:] != self.mean.shape:
-                raise ValueError(f"the state has shape {tuple(x.shape)}; the mean of the data {tuple(self.mean.shape)}")
             self._kept[key] = self.mean.flatten().to(x.device, x.dtype), self.directions.to(x.device, x.dtype)
         return self._kept[key]
+
+
+def _each(rows: Tensor, matrix: Tensor) -> Tensor:
+    """`matrix @ row` for every row, of shape (B, m), one at a time and from memory of its own: the product of a whole
+    batch rounds differently in another batch, and that of a row where it lies.
+    """
+    made = [matrix @ row.clone() for row in rows]
+    return torch.stack(made) if made else rows.new_empty((0, matrix.shape[0]))

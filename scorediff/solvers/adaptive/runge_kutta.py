@@ -12,12 +12,12 @@ from scorediff.coordinates import Angle, Coordinates, Field
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import Controller, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put, rms, take
 from scorediff.solvers.base import Solver, Status
 from scorediff.solvers.door import Door
 from scorediff.solvers.runge_kutta import Tableau
-from scorediff.states import Workspace, per_sample, row_mean_on_host
+from scorediff.states import Workspace, per_sample
 
 __all__ = ["RK23", "RK45"]
 
@@ -38,11 +38,14 @@ class _Pair(Solver):
     #: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
     calibration: ClassVar[float]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.coordinates, Coordinates):
+            raise TypeError(f"coordinates = {self.coordinates!r}: give Coordinates, such as LogSNR()")
+
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         self.coordinates.check(problem.schedule, grid.start, grid.end)
         check_tolerance(self, dtype)
-        if self.max_evaluations < 2:
-            raise ValueError(f"max_evaluations = {self.max_evaluations}: the first step alone takes 2")
+        check_budget(self, first=2 + self._cost)
 
     @property
     def _cost(self) -> int:
@@ -51,7 +54,8 @@ class _Pair(Solver):
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         moved = Field(Door.before(problem, x, grid), self.coordinates)  # a bare problem has no door yet
         legs = Legs.of(problem.denoiser, grid)
-        y = moved.enter(grid.start, x)
+        # in half precision y would lose what a step adds
+        y = moved.enter(grid.start, x.to(torch.promote_types(x.dtype, torch.float32)))
         k = moved.drift_at(grid.start, y)
         walk = Walk.at_start(legs, moved.clock, moved.time, self.controller, x.shape[0])
         walk.order[:] = self.order or 0
@@ -72,23 +76,23 @@ class _Pair(Solver):
             local = size / scale * carried(problem.schedule, step.t, grid.end)
             good = walk.judge(step, error, promise, local, self._cost)
             y, k = _moved(y, rows, good, new_y), _moved(k, rows, good, new_k)
-            jumped = walk.jumped(rows[good])
+            jumped = walk.jumped(rows[good], self.max_evaluations)
             if jumped.size:
                 walk.evaluations[jumped] += 1
                 k = put(k, jumped, moved.drift_at(legs.far[walk.leg[jumped] - 1], y[jumped], rows=jumped))
             rows = walk.running(self._cost, self.max_evaluations)
-            yield walk.step(moved.leave(walk.t, y), self.calibration)
+            yield walk.step(moved.leave(walk.t, y).to(x.dtype), self.calibration)
 
     def _first_step(self, moved: Field, walk: Walk, y: Tensor, k: Tensor) -> np.ndarray:
         # Hairer, Norsett, Wanner, "Solving ODEs I", II.4: so that an Euler step, and its error, would be small
         size, slope = self._norm(y, y), self._norm(k, y)
-        every = np.arange(len(walk.t))
-        left = walk.goal(every) - walk.s
+        left, every = walk.left, np.arange(len(walk.t))
         span = np.abs(left)
         with np.errstate(divide="ignore", invalid="ignore"):
             h = np.where((size < 1e-5) | (slope < 1e-5), 1e-6 * span, 0.01 * size / slope)
         h = np.where(np.isfinite(h), np.minimum(h, span), 1e-6 * span) * np.sign(left)
         trial = y + k * per_sample(h, y)
+        # a first leg may be shorter than h: then the slope is asked for at its end
         bend = self._norm(moved.drift_at(walk.time(every, walk.s + h), trial) - k, y)
         with np.errstate(divide="ignore", invalid="ignore"):
             worst = np.maximum(slope, bend / np.abs(h))
@@ -108,23 +112,18 @@ class _Pair(Solver):
             at = step.ask if c == 1 else walk.time(step.rows, walk.s[step.rows] + c * step.h)
             slopes.append(moved.drift_at(at, new, rows=step.rows))
         error = work.combine(*zip(tableau.error, slopes, strict=True)) * column
-        return new, slopes[-1], self._norm(error, torch.maximum(y.abs(), new.abs())), _rms(error)
+        return new, slopes[-1], self._norm(error, torch.maximum(y.abs(), new.abs())), rms(error)
 
     def _norm(self, v: Tensor, scale: Tensor) -> np.ndarray:
-        """RMS per sample of `v / (atol + rtol |scale|)`, on the host; in half precision its squares would overflow."""
+        """RMS per sample of `v / (atol + rtol |scale|)`, on the host."""
         wide = torch.promote_types(v.dtype, torch.float32)
         allowed = (self.atol + self.rtol * scale.abs().to(wide)).clamp_min(torch.finfo(wide).tiny)
-        return _rms(v.to(wide) / allowed)
-
-
-def _rms(v: Tensor) -> np.ndarray:
-    wide = torch.promote_types(v.dtype, torch.float32)
-    return np.asarray(np.sqrt(row_mean_on_host(v.to(wide) ** 2)))
+        return rms(v.to(wide) / allowed)
 
 
 def _moved(whole: Tensor, rows: np.ndarray, good: np.ndarray, new: Tensor) -> Tensor:
     """The states after a step that some of the samples `rows` passed."""
-    return put(whole, rows[good], new if good.all() else new[torch.from_numpy(good).to(new.device)])
+    return put(whole, rows[good], take(new, np.flatnonzero(good)))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from torch import Tensor
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
-from scorediff.solvers.adaptive.controller import Controller, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, take
-from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
+from scorediff.solvers.adaptive.parts import check_scale
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put, rms, take
+from scorediff.solvers.base import Solver
 from scorediff.solvers.door import Door
 from scorediff.solvers.exponential.engine import Point
 from scorediff.solvers.exponential.forms import DataForm, phi
-from scorediff.states import per_sample, row_mean_on_host
+from scorediff.states import per_sample
 
 __all__ = ["AdaptiveSDE"]
 
@@ -54,49 +55,45 @@ class AdaptiveSDE(Solver):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"adaptive-sde": {}}
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.data_std, (int, float)) and 0 < self.data_std < np.inf):
-            raise ValueError(f"data_std = {self.data_std!r}: give the data's standard deviation, a positive number")
+        check_scale(self)
 
     def check(self, problem: Problem, grid: Grid, dtype: Any) -> None:
         super().check(problem, grid, dtype)
         check_tolerance(self, dtype)
-        if self.max_evaluations < 2:
-            raise ValueError(f"max_evaluations = {self.max_evaluations}: the first step takes 2")
+        check_budget(self, first=2)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         problem = Door.before(problem, x, grid)  # a bare problem has no door yet
-        schedule, every = problem.schedule, np.arange(len(x))
+        schedule = problem.schedule
         walk = Walk.at_start(
             Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, len(x)
         )
+        # errors count as they do in the data; at the end of the run they are this many times as large
+        at_end = float(np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end))) / self.data_std
         allowed = self.atol + self.rtol * self.data_std
-        left = walk.goal(every) - walk.s
-        walk.h[:] = np.sign(left) * np.minimum(allowed ** (1 / _LOCAL_ORDER), np.abs(left))
-        data = problem.denoiser(walk.t, x)[0]
+        walk.h[:] = np.sign(walk.left) * np.minimum(allowed ** (1 / _LOCAL_ORDER), np.abs(walk.left))
+        # copies: a denoiser of one's own may write into a reading when it is asked again
+        data = problem.denoiser(walk.t, x)[0].clone()
         walk.evaluations += 1
         rows = walk.running(1, self.max_evaluations)
-        yield self._step(walk, x, schedule, grid)
+        yield walk.step(x, _CALIBRATED * at_end)
         while rows.size:
             walk.h = np.clip(walk.h, -_LONGEST, _LONGEST)
             step = walk.propose(rows)
             new, read, error = self._attempt(problem, walk, step, take(x, rows), take(data, rows), noise)
-            size = np.sqrt(row_mean_on_host(error.double() ** 2))
-            local = size * self.data_std / np.hypot(schedule.sigma(step.t), self.data_std * schedule.alpha(step.t))
+            size = rms(error)
+            local = size * carried(schedule, step.t, grid.end, self.data_std) / at_end
             promise = self.controller.promise(np.maximum(local / allowed, 1e-10), _LOCAL_ORDER, walk.before[rows])
             good = walk.judge(step, local / allowed, promise, local, 1)
             moved, which = rows[good], np.flatnonzero(good)
             x, data = put(x, moved, take(new, which)), put(data, moved, take(read, which))
-            jumped = walk.jumped(moved)
+            jumped = walk.jumped(moved, self.max_evaluations)
             if jumped.size:
                 far = walk.legs.far[walk.leg[jumped] - 1]
-                data = put(data, jumped, problem.denoiser(far, take(x, jumped), rows=jumped)[0])
+                data = put(data, jumped, problem.denoiser(far, take(x, jumped), rows=jumped)[0].clone())
                 walk.evaluations[jumped] += 1
             rows = walk.running(1, self.max_evaluations)
-            yield self._step(walk, x, schedule, grid)
-
-    def _step(self, walk: Walk, x: Tensor, schedule: Any, grid: Grid) -> Step:
-        at_end = np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end)) / self.data_std
-        return walk.step(x, _CALIBRATED * float(at_end))
+            yield walk.step(x, _CALIBRATED * at_end)
 
     def _attempt(
         self, problem: Any, walk: Walk, step: Proposal, x: Tensor, data: Tensor, noise: Noise
@@ -114,6 +111,6 @@ class AdaptiveSDE(Solver):
             + increment * per_sample(_FORM.spread(start, end, eta), x)
         )
         whole = len(rows) == len(walk.t)
-        read = problem.denoiser(step.ask, predicted, rows=None if whole else rows)[0]
+        read = problem.denoiser(step.ask, predicted, rows=None if whole else rows)[0].clone()
         correction = (read - data) * per_sample(pull * phi(2, z), x)
         return predicted + correction, read, correction

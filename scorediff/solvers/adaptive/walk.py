@@ -12,13 +12,14 @@ from scorediff.grids import Grid
 from scorediff.schedules import Schedule
 from scorediff.solvers.adaptive.controller import Controller
 from scorediff.solvers.base import Status, Step
+from scorediff.states import row_mean_on_host
 
 #: How `Solution.error` comes about.
 SUM_OF_STEPS = (
     "the errors of the steps, each as large as a Gaussian's flow makes it at the end, added up and calibrated"
 )
 
-__all__ = ["SUM_OF_STEPS", "Legs", "Proposal", "Walk", "carried", "put", "take"]
+__all__ = ["SUM_OF_STEPS", "Legs", "Proposal", "Walk", "carried", "put", "rms", "take"]
 
 
 def carried(schedule: Schedule, t: Any, t_end: float, data_std: float = 1.0) -> Any:
@@ -47,7 +48,11 @@ class Legs:
     def of(cls, denoiser: Any, grid: Grid, stops: bool = True) -> "Legs":
         """Legs between the breaks of a denoiser, and with `stops` between the nodes of the grid too."""
         lo, hi = sorted((grid.start, grid.end))
-        breaks = np.array([float(t) for t in getattr(denoiser, "breaks", ()) if lo < t < hi])
+        # a break within rounding of another, or of an end, is none
+        breaks, least = np.empty(0), 1e-12 * (hi - lo)
+        for t in sorted(float(t) for t in getattr(denoiser, "breaks", ())):
+            if t - (breaks[-1] if breaks.size else lo) > least and hi - t > least:
+                breaks = np.append(breaks, t)
         ends = np.unique(np.concatenate([breaks, grid.times[1:] if stops else grid.times[-1:]]))
         ends = ends if grid.end > grid.start else ends[::-1]
         jumps = np.isin(ends, breaks)
@@ -107,11 +112,13 @@ class Walk:
     ) -> "Walk":
         return cls(legs, clock, time, controller, np.full(batch, legs.start))
 
-    def running(self, cost: int, max_evaluations: int) -> np.ndarray:
+    def running(self, cost: Any, max_evaluations: int) -> np.ndarray:
         """The samples that go on, once those are stopped that a step would take beyond their budget, or whose step
-        is too short for their clock."""
+        is too short for their clock. `cost` of a step: a number, or one for each sample of the batch.
+        """
         on = np.flatnonzero(self.status == Status.RUNNING)
-        self.status[on[self.evaluations[on] + cost > max_evaluations]] = Status.BUDGET_EXHAUSTED
+        over = self.evaluations + cost > max_evaluations
+        self.status[on[over[on]]] = Status.BUDGET_EXHAUSTED
         short = np.abs(self.h[on]) < 16 * np.spacing(np.abs(self.s[on]))
         self.status[on[short & (self.status[on] == Status.RUNNING)]] = Status.STEP_UNDERFLOW
         return on[self.status[on] == Status.RUNNING]
@@ -165,11 +172,19 @@ class Walk:
         self.status[landed[self.leg[landed] == len(self.legs.ends)]] = Status.SUCCESS
         return good
 
-    def jumped(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some samples that stand on a break, at the start of a leg."""
+    @property
+    def left(self) -> np.ndarray:
+        """How far the clock has to go to the end of the run."""
+        return np.asarray(self.clock(self.legs.ends[-1]) - self.s)
+
+    def jumped(self, rows: np.ndarray, max_evaluations: int) -> np.ndarray:
+        """Those of some samples that stand on a break, at the start of a leg, and may ask for a reading there."""
         leg = self.leg[rows]
         at_start = (leg > 0) & (leg < len(self.legs.ends)) & (self.t[rows] == self.legs.ends[leg - 1])
-        return rows[at_start & self.legs.jumps[leg - 1]]
+        found = rows[at_start & self.legs.jumps[leg - 1]]
+        spent = self.evaluations[found] >= max_evaluations
+        self.status[found[spent]] = Status.BUDGET_EXHAUSTED
+        return found[~spent]
 
     def step(self, x: Tensor, factor: float) -> Step:
         """What a run yields: copies, since these arrays go on changing. Errors sum up; `factor` makes the estimate."""
@@ -182,6 +197,11 @@ class Walk:
             self.accepted.copy(),
             self.rejected.copy(),
         )
+
+
+def rms(v: Tensor) -> np.ndarray:
+    """The root mean square of each sample, float64 on the host; in half precision squares would overflow."""
+    return np.asarray(np.sqrt(row_mean_on_host(v.to(torch.promote_types(v.dtype, torch.float32)) ** 2)))
 
 
 def take(whole: Tensor, rows: np.ndarray) -> Tensor:
