@@ -33,7 +33,7 @@ RUNGE_KUTTA, STOCHASTIC = "scorediff.solvers.runge_kutta", "scorediff.solvers.st
 COORDINATES, STATES = "scorediff.coordinates", "scorediff.states"
 ADAPTIVE = "scorediff.solvers.adaptive"
 PAIRS, NEWTON, PARTS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", f"{ADAPTIVE}.parts"
-VARIABLE_ADAMS = f"{ADAPTIVE}.adams"
+VARIABLE_ADAMS, WALK = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.walk"
 EXPONENTIAL, COMPOSED = "scorediff.solvers.exponential", "scorediff.solvers.composed"
 ENGINE, FORMS, FIRST_ORDER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.forms", f"{EXPONENTIAL}.first_order"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
@@ -672,8 +672,9 @@ SLIPS = [
          "at = t if c == 0 else s if c == 1", "at = t if c == 0 else t if c == 1"),
     Slip("a buffer written too early", "Heun", "a state is overwritten while it is still wanted", STATES,
          "_storage_uses(base) == _IDLE_USES and", "_storage_uses(base) >= _IDLE_USES and"),
-    Slip("one norm for the batch", "RK45", "the error is that of all samples together", PAIRS,
-         "row_mean_on_host(v.to(wide) ** 2)", "row_mean_on_host(v.to(wide) ** 2).mean().repeat(len(v))"),
+    Slip("one norm for the batch", "RK45", "the error is that of all samples together", WALK,
+         "np.sqrt(row_mean_on_host(v.to(torch.promote_types(v.dtype, torch.float32)) ** 2))",
+         "np.sqrt(row_mean_on_host(v.to(torch.promote_types(v.dtype, torch.float32)) ** 2).mean().repeat(len(v)))"),
     Slip("a slope not kept", "RK45",
          "where only a part of the batch passes, its new state keeps the old slope", PAIRS,
          "_moved(k, rows, good, new_k)", "(_moved(k, rows, good, new_k) if good.all() else k)"),
@@ -682,14 +683,13 @@ SLIPS = [
     Slip("differences not divided", "adaptive Adams", "by the products of the steps", NEWTON,
          "unit[:, : products.shape[1]] = 1 / products", "unit[:, : products.shape[1]] = 1"),
     Slip("a difference of the wrong order", "adaptive Adams", "the corrector takes d_(k-1) for d_k", VARIABLE_ADAMS,
-         "x.addcmul_(terms[i], ", "x.addcmul_(terms[i - 1], "),
+         "torch.addcmul(x, terms[i], weight", "torch.addcmul(x, terms[i - 1], weight"),
     Slip("a rejected reading kept", "adaptive Adams", "where only a part of the batch passes", NEWTON,
          "term[rows] = kept[rows]", "term[rows] = term[rows]"),
     Slip("the sign of the linear part", "adaptive Adams", "P = (sigma D + alpha v E) / R", PARTS,
          "(sigma / r, -alpha * v / r)", "(sigma / r, alpha * v / r)"),
-    Slip("a clock too fast", "adaptive Adams", "ds / dtau = s^2 + k^2 for (s^2 + k^2) / k", PARTS,
-         "return (s**2 + (self.data_std / 2) ** 2) / (self.data_std / 2)",
-         "return s**2 + (self.data_std / 2) ** 2"),
+    Slip("an integral in the wrong variable", "adaptive Adams", "ds = -s du for -(s + s^2 / k) du", NEWTON,
+         "ds = -(s + s**2 / k) * weights", "ds = -s * weights"),
     Slip("one norm for the batch, in Adams", "adaptive Adams", "the error is that of all samples together",
          VARIABLE_ADAMS, "row_mean_on_host(held.flatten(0, 1)).reshape(len(wanted), -1).T",
          "row_mean_on_host(held.flatten(0, 1)).reshape(len(wanted), -1).mean(1, keepdims=True).T"),
