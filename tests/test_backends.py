@@ -564,7 +564,7 @@ BAD = {
         "under what torch.float32 can hold",
     ),
     "negative": (lambda: solve(FLOW, SciPy(rtol=-1.0), START), "rtol = -1.0"),
-    "budget": (lambda: solve(FLOW, SciPy(max_evaluations=0), START), "max_evaluations = 0: at least 1"),
+    "budget": (lambda: solve(FLOW, SciPy(max_evaluations=0), START), "max_evaluations = 0: a whole number from 1 on"),
     "uneven": (
         lambda: solve(FLOW, TorchDiffEqAdamsBashforth(coordinates=LogSNR()), START, steps=9, spacing=UniformTime()),
         "Adams methods want even steps in the clock of LogSNR",
