@@ -140,10 +140,11 @@ class ExponentialRungeKutta32(_ExponentialPair):
 class ExponentialRungeKutta43(_ExponentialPair):
     """Krogstad's order 4, with order 3 embedded, in which the reading after the step stands for the last stage.
 
-    4 evaluations a step: that reading is the first of the next one.
+    4 evaluations a step: that reading is the first of the next one. The two readings whose difference is the estimate
+    may agree where both are wrong: at loose tolerances, and from data to noise, errors of fifty tolerances occur.
     """
 
     source: ClassVar[str] = "Krogstad 2005"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exp-rk43": {}}
     tableau: ClassVar[ExponentialTableau] = KROGSTAD43
-    calibration: ClassVar[float] = 8.0
+    calibration: ClassVar[float] = 50.0

@@ -163,7 +163,7 @@ class RK23(_Pair):
     order = 3
     source: ClassVar[str] = "doi:10.1016/0893-9659(89)90079-7"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"rk23": {}}
-    calibration: ClassVar[float] = 1.0
+    calibration: ClassVar[float] = 5.0
     tableau: ClassVar[Tableau] = Tableau(
         c=(0, 1 / 2, 3 / 4, 1),
         a=((), (1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
