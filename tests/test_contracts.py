@@ -7,7 +7,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from discovery import COORDINATES, OURS, PREDICTIONS, SCHEDULES, SOLVERS, SPACINGS, TERMINALS, label, main_first
+from discovery import (
+    COORDINATES,
+    FIRST,
+    OURS,
+    PREDICTIONS,
+    SCHEDULES,
+    SOLVERS,
+    SPACINGS,
+    TERMINALS,
+    label,
+    main_first,
+)
 
 import scorediff as sd
 from scorediff import registry
@@ -122,7 +133,7 @@ def test_one_solver_object_may_be_reused_and_interleaved(solver):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("solver", main_first(FIXED), ids=label)
+@pytest.mark.parametrize("solver", main_first(FIXED, FIRST), ids=label)
 def test_a_thousand_steps_on_every_schedule_are_finite(solver):
     for schedule in SCHEDULES:
         sd.sample(problem_for(solver, schedule), solver, (2, 3), steps=1000).check()

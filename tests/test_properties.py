@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from discovery import OURS, SCHEDULES, SOLVERS, SPACINGS, label, main_first
+from discovery import FIRST, OURS, SCHEDULES, SOLVERS, SPACINGS, label, main_first
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -93,7 +93,7 @@ def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target
         pytest.fail(f"from {n} to {4 * n} steps the error falls from {coarse:.3g} to {fine:.3g}")
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in ODE if s in FREE and s.order]), ids=label)
+@pytest.mark.parametrize("solver", main_first([s for s in ODE if s in FREE and s.order], FIRST), ids=label)
 @given(target=testing.gaussians(), seed=testing.seeds())
 def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, seed):
     schedule = sd.VPLinear()
@@ -115,7 +115,12 @@ def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, se
 
 
 # torchdiffeq's adaptive methods and its iterations stop for the whole batch at once, as their docstrings say
-ALONE = [s for s in SOLVERS if s in OURS or (s in FIXED and not isinstance(s, TorchDiffEqAdamsMoulton))]
+# (and a path for every sample takes its time: the contracts ask that of AdaptiveSDE)
+ALONE = [
+    s
+    for s in SOLVERS
+    if (s in OURS and not s.needs_path) or (s in FIXED and not isinstance(s, TorchDiffEqAdamsMoulton))
+]
 
 
 @pytest.mark.parametrize("solver", main_first(ALONE, guests=True), ids=label)
@@ -261,7 +266,7 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
         assert declared is None or np.all(solution.evaluations == declared)
 
 
-@pytest.mark.parametrize("solver", main_first(FREE), ids=label)
+@pytest.mark.parametrize("solver", main_first(FREE, FIRST), ids=label)
 @given(data=st.data(), steps=st.integers(0, 12).map(lambda n: n or 1000), seed=testing.seeds())
 def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")
