@@ -15,7 +15,7 @@ from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
 from scorediff.solvers.adaptive.newton import Differences, Integrals, column, columns
 from scorediff.solvers.adaptive.parts import LinearPart, Preconditioned
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, take
 from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
 from scorediff.states import row_mean_on_host
@@ -91,7 +91,8 @@ class _Run:
         self.end = alpha, sigma = self._at(np.array([grid.end]))
         self.at_end = float(np.hypot(sigma, self.part.scale * alpha)[0, 0]) / self.part.scale
         self.rows, self.k = np.arange(batch), np.ones(batch, dtype=np.int64)
-        self.state = self._split(x, self._at(self.walk.t)[0])
+        self.here = self._at(self.walk.t)  # alpha and sigma of the rows
+        self.state = self._split(x, self.here[0])
         self.past = Differences(len(self.state), batch, solver.largest_k + 2)
         if batch:
             self._begin(self.rows, np.full(batch, grid.start))
@@ -106,16 +107,18 @@ class _Run:
         walk, k, past, old = self.walk, self.k, self.past, self.state
         step, s_0 = walk.propose(self.rows, _HALVE), walk.s[self.rows]
         numbers = Integrals.over(self.part, s_0, step.s, past.nodes[:, : int(k.max()) + 1])
-        before, (alpha, sigma) = self.part.radius(*self._at(walk.t[self.rows])), self._at(step.t)
+        before, (alpha, sigma) = self.part.radius(*self.here), self._at(step.t)
         after = self.part.radius(alpha, sigma)
         new_state = past.moved(old, numbers, k, before, after)
-        readings = self._read(step.ask, self._join(new_state, alpha), self.rows)
+        readings = self._read(step.ask, self._join(new_state, alpha), self.rows, (alpha, sigma))
         new = past.extended(readings, numbers.products)
         error, factor, better = self._choice(self._errors(new, numbers, self.part.carried(alpha, sigma, self.end)))
         good = walk.judge(step, error, factor, error * self.allowed, 1)
         past.take(good, step.s, k, numbers.products, new)
         if good.any():
             self._move(good, self._corrected(new_state, numbers, after, new), alpha)
+            column_of = good[:, None]
+            self.here = np.where(column_of, alpha, self.here[0]), np.where(column_of, sigma, self.here[1])
             yield from self._saved(step, good, s_0, old, before)
         self.k = np.where(good, better, np.minimum(better, k))
         walk.order[self.rows] = k + 1
@@ -213,7 +216,7 @@ class _Run:
     def _begin(self, which: np.ndarray, t: np.ndarray) -> None:
         """Ask some of the samples under way for a first reading, at the times `t`."""
         rows, walk = self.rows[which], self.walk
-        readings = self._read(t, self.x[torch.from_numpy(rows)] if len(rows) < len(self.x) else self.x, rows)
+        readings = self._read(t, take(self.x, rows), rows, self._at(t))
         self.past.begin(which, walk.s[rows], readings)
         walk.h[rows] = np.sign(walk.goal(rows) - walk.s[rows]) * _FIRST
         walk.evaluations[rows] += 1
@@ -227,7 +230,7 @@ class _Run:
             which = np.flatnonzero(np.isin(self.rows, rows))
             self.past.keep(which)
             self.state = [x[torch.from_numpy(which).to(x.device)] for x in self.state]
-            self.rows, self.k = rows, self.k[which]
+            self.rows, self.k, self.here = rows, self.k[which], (self.here[0][which], self.here[1][which])
 
     def _clock(self, t: Any) -> Any:
         schedule = self.problem.schedule
@@ -250,10 +253,10 @@ class _Run:
     def _join(self, state: list[Tensor], alpha: np.ndarray) -> Tensor:
         return self.part.join(state, column(alpha, state[0]), self.x).to(self.x.dtype)
 
-    def _read(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> list[Tensor]:
-        """P of every part at the states `x` of some samples; one evaluation of each."""
+    def _read(self, t: np.ndarray, x: Tensor, rows: np.ndarray, at: tuple[np.ndarray, np.ndarray]) -> list[Tensor]:
+        """P of every part at the states `x` of some samples, with alpha and sigma there; one evaluation of each."""
         reading = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
-        weights = self.part.reads(*self._at(t))
+        weights = self.part.reads(*at)
         if len(weights) == 1 and isinstance(reading, Reading):
             # a network's reading goes in as the state and the output it is made of
             ((on_data, on_noise),) = weights

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,20 @@ class Legs:
         near, far = (np.where(jumps, np.nextafter(ends, side), ends) for side in (grid.start, grid.end))
         return cls(grid.start, ends, near, far)
 
-    @property
+    @cached_property
     def jumps(self) -> np.ndarray:
         """Which ends are breaks."""
         return self.near != self.far
 
     def bounds(self, leg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The lowest and the highest time at which the network may be asked in each of some legs."""
-        begin = np.concatenate([[self.start], self.far])[leg]
-        end = self.near[np.minimum(leg, len(self.near) - 1)]
-        return np.minimum(begin, end), np.maximum(begin, end)
+        lowest, highest = self._bounds
+        return lowest[leg], highest[leg]
+
+    @cached_property
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        begin = np.concatenate([[self.start], self.far[:-1]])
+        return np.minimum(begin, self.near), np.maximum(begin, self.near)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Walk:
     def __post_init__(self) -> None:
         size = self.t.shape
         self.s = np.asarray(self.clock(self.t)) + np.zeros(size)
+        self.goals = np.asarray(self.clock(self.legs.ends))
         self.h, self.error, self.before = np.zeros(size), np.zeros(size), np.ones(size)
         zeros = (np.zeros(size, dtype=np.int64) for _ in range(6))
         self.leg, self.accepted, self.rejected, self.evaluations, self.order, self.since = zeros
@@ -129,7 +135,7 @@ class Walk:
 
     def goal(self, rows: np.ndarray) -> np.ndarray:
         """Clock readings at the ends of the legs."""
-        return np.asarray(self.clock(self.legs.ends[self.leg[rows]]))
+        return np.asarray(self.goals[self.leg[rows]])
 
     def propose(self, rows: np.ndarray, halve: float = 0.5) -> Proposal:
         """Steps cut so as to land on the next end exactly; one that would go beyond the share `halve` of what is left
@@ -175,7 +181,7 @@ class Walk:
     @property
     def left(self) -> np.ndarray:
         """How far the clock has to go to the end of the run."""
-        return np.asarray(self.clock(self.legs.ends[-1]) - self.s)
+        return np.asarray(self.goals[-1] - self.s)
 
     def jumped(self, rows: np.ndarray, max_evaluations: int) -> np.ndarray:
         """Those of some samples that stand on a break, at the start of a leg, and may ask for a reading there."""
