@@ -166,7 +166,8 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
             noise=sd.BrownianPath if noisy else sd.IndependentNoise,
         ).x
         results.append(x / schedule.alpha(grid.end))
-    tolerance = 1e-6 if noisy else 1e-12  # a path is asked at nodes that differ in their last bits, and is rough
+    # a path is asked at nodes that differ in their last bits, and is rough; weights of high order magnify rounding
+    tolerance = 1e-6 if noisy else 1e-11 if (solver.order or 0) >= 3 else 1e-12
     assert max(distance(results[0], other) for other in results[1:]) < tolerance
 
 
