@@ -1,13 +1,13 @@
-"""Arrays that come from outside: read and checked once, kept in float64."""
+"""Arrays that come from outside: read and checked once, kept in float64, moved once to where they are used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ArrayLike", "no_less", "parameter"]
+__all__ = ["ArrayLike", "Placed", "no_less", "parameter"]
 
 ArrayLike = Tensor | np.ndarray | float | Sequence[Any]
 
@@ -34,3 +34,20 @@ def no_less(name: str, tensor: Tensor, least: float) -> Tensor:
         wanted = "a finite number" if least == -torch.inf else f"a finite number >= {least:g}"
         raise ValueError(f"{name}{list(where) if where else ''} is {tensor[where].item():g}; it wants {wanted}")
     return tensor
+
+
+class Placed:
+    """What `make` returns, kept in every dtype and on every device it was asked for in."""
+
+    def __init__(self, make: Callable[[], tuple[Tensor, ...]]) -> None:
+        self._make = make
+        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    def like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The tensors in the dtype and on the device of `x`."""
+        key = (x.dtype, x.device)
+        if key not in self._copies:
+            # A copy made in inference mode could never be used under autograd.
+            with torch.inference_mode(False):
+                self._copies[key] = tuple(tensor.to(x.device, x.dtype) for tensor in self._make())
+        return self._copies[key]

@@ -122,7 +122,7 @@ def _value(kind: Any, text: str) -> Any:
 def to_dict(value: Any) -> Any:
     """A frozen dataclass as plain data: its class name under `type`, then its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, (list, tuple)):
         return [to_dict(v) for v in value]

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.arrays import ArrayLike, no_less, parameter
+from scorediff.arrays import ArrayLike, Placed, no_less, parameter
 from scorediff.exact.averages import blocks, pick, softmax_average
 from scorediff.exact.mixture import mixture_log_density
-from scorediff.exact.parameters import Placed
 from scorediff.exact.targets import Target, positive_square
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample

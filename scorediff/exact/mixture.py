@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.arrays import ArrayLike, parameter
+from scorediff.arrays import ArrayLike, Placed, parameter
 from scorediff.exact.averages import blocks, pick, softmax_average
-from scorediff.exact.parameters import Placed, Spectrum
+from scorediff.exact.parameters import Spectrum
 from scorediff.exact.targets import Target, positive_square
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample

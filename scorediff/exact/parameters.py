@@ -1,6 +1,5 @@
-"""Parameters of the exact targets: covariances, and what is moved once to where it is used."""
+"""Covariances of the exact targets, by their eigenvalues and eigenvectors."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import final
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from scorediff.arrays import ArrayLike, no_less, parameter
 
-__all__ = ["Placed", "Spectrum"]
+__all__ = ["Spectrum"]
 
 # Asymmetry and negative eigenvalues up to this share of the largest entry are rounding of a float32 estimate.
 _ROUNDING = 1e-6
@@ -87,20 +86,3 @@ def _eigen(name: str, matrix: Tensor) -> tuple[Tensor, Tensor]:
     if (values.amin(-1) < -slack).any():
         raise ValueError(f"{name} has the eigenvalue {values.min().item():g}; a covariance has none below 0")
     return values.clamp(min=0.0), basis
-
-
-class Placed:
-    """What `make` returns, kept in every dtype and on every device it was asked for in."""
-
-    def __init__(self, make: Callable[[], tuple[Tensor, ...]]) -> None:
-        self._make = make
-        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
-
-    def like(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The tensors in the dtype and on the device of `x`."""
-        key = (x.dtype, x.device)
-        if key not in self._copies:
-            # A copy made in inference mode could never be used under autograd.
-            with torch.inference_mode(False):
-                self._copies[key] = tuple(tensor.to(x.device, x.dtype) for tensor in self._make())
-        return self._copies[key]

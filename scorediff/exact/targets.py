@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.arrays import ArrayLike, parameter
-from scorediff.exact.parameters import Placed, Spectrum
+from scorediff.arrays import ArrayLike, Placed, parameter
+from scorediff.exact.parameters import Spectrum
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.states import per_sample
 

@@ -10,14 +10,15 @@ variance of a Gaussian in that direction, P is 0 on it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.arrays import ArrayLike, no_less, parameter
+from scorediff.arrays import ArrayLike, Placed, no_less, parameter
 
 _SPREAD = 2.0  # by how much the clock's scales lie beyond those of the data
 
@@ -40,7 +41,7 @@ class LinearPart(ABC):
     """`spectrum`: the variances v of the parts into which `split` takes a state, each an array of shape (1,), or of one
     number for each entry of the part.
 
-    `scale` is the data's standard deviation, to which errors are relative; `clock_scale` the k of the clock.
+    `scale` is the data's standard deviation, to which errors are relative.
     """
 
     #: Does its clock, and what it integrates, stay finite where alpha is 0?
@@ -176,7 +177,6 @@ class GaussianPart(LinearPart):
     directions: Any = ((1.0,),)
     variances: Any = (1.0,)
     rest: float = 1.0
-    _kept: dict[Any, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("mean", "directions", "variances"):
@@ -243,22 +243,23 @@ class GaussianPart(LinearPart):
     def split(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"the state has shape {tuple(x.shape)}; the mean of the data {tuple(self.mean.shape)}")
-        mean, directions = self._placed(x)
+        mean, directions = self._placed.like(x)
         residual = x.flatten(1) - alpha.reshape(-1, 1) * mean
         along = _each(residual, directions.T)
         return residual - _each(along, directions), along
 
     def join(self, parts: Sequence[Tensor], alpha: Any, like: Tensor) -> Tensor:
         across, along = parts
-        mean, directions = self._placed(across)
+        mean, directions = self._placed.like(across)
         joined = across + _each(along, directions) + alpha.reshape(-1, 1) * mean
         return joined.reshape(-1, *like.shape[1:])
 
-    def _placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        key = x.dtype, x.device
-        if key not in self._kept:
-            self._kept[key] = self.mean.flatten().to(x.device, x.dtype), self.directions.to(x.device, x.dtype)
-        return self._kept[key]
+    @cached_property
+    def _placed(self) -> Placed:
+        return Placed(self._tensors)
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.mean.flatten(), self.directions
 
 
 def _each(rows: Tensor, matrix: Tensor) -> Tensor:
