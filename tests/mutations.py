@@ -685,7 +685,7 @@ SLIPS = [
     Slip("a difference of the wrong order", "adaptive Adams", "the corrector takes d_(k-1) for d_k", VARIABLE_ADAMS,
          "torch.addcmul(x, terms[i], weight", "torch.addcmul(x, terms[i - 1], weight"),
     Slip("a rejected reading kept", "adaptive Adams", "where only a part of the batch passes", NEWTON,
-         "term[rows] = kept[rows]", "term[rows] = term[rows]"),
+         "restore(terms, old, good)", "restore(terms, terms, good)"),
     Slip("the sign of the linear part", "adaptive Adams", "P = (sigma D + alpha v E) / R", PARTS,
          "(sigma / r, -alpha * v / r)", "(sigma / r, alpha * v / r)"),
     Slip("an integral in the wrong variable", "adaptive Adams", "ds = -s du for -(s + s^2 / k) du", NEWTON,

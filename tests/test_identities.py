@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scorediff as sd
+from scorediff.verify import coefficients
 
 MEAN, VARIANCES = (0.7, -1.5, 0.1), (0.03, 0.8, 4.0)
 MIXTURE = sd.GaussianMixture(
@@ -41,6 +42,14 @@ def run(solver, schedule, log_snr, eta=0.0, target=MIXTURE, seed=5, dtype=torch.
 
 def distance(a, b):
     return float((a - b).abs().max() / b.abs().max())
+
+
+def rounding(solver, log_snr):
+    """What rounding may make of a run: 64 units in the last place of every reading, times its largest coefficient; an
+    order of 6 that extrapolates over uneven steps in the noise form reads the data with weights that sum to 2000.
+    """
+    unrolled = coefficients(solver, grid_at(sd.EDM(), log_snr), schedule=sd.EDM()).array
+    return 64 * np.finfo(float).eps * np.abs(unrolled).sum(1).max()
 
 
 EULER_DDIM = sd.Euler(sd.DDIMCoordinates())
@@ -166,9 +175,10 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
             noise=sd.BrownianPath if noisy else sd.IndependentNoise,
         ).x
         results.append(x / schedule.alpha(grid.end))
-    # a path is asked at nodes that differ in their last bits, and is rough; weights of high order magnify rounding
+    found = max(distance(results[0], other) for other in results[1:])
+    # a path is asked at nodes that differ in their last bits, and is rough
     tolerance = 1e-6 if noisy else 1e-11 if (solver.order or 0) >= 3 else 1e-12
-    assert max(distance(results[0], other) for other in results[1:]) < tolerance
+    assert found < tolerance or found < rounding(solver, log_snr)
 
 
 @pytest.mark.parametrize("solver", [s for s in OURS if not s.invariant and not s.adaptive], ids=label)

@@ -15,7 +15,7 @@ from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
 from scorediff.solvers.adaptive.newton import Differences, Integrals, column, columns
 from scorediff.solvers.adaptive.parts import LinearPart, Preconditioned
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, take
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, restore, take, worth
 from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
 from scorediff.states import row_mean_on_host
@@ -87,20 +87,20 @@ class _Run:
         legs = Legs.of(problem.denoiser, grid, stops=False)
         self.saves = [t for t in grid.times[1:-1] if t not in legs.ends]
         self.walk = Walk.at_start(legs, self._clock, self._time, solver.controller, batch)
-        # an error of x / R counts as it does in the data; at the end of the run it is this many times as large
-        self.end = alpha, sigma = self._at(np.array([grid.end]))
-        self.at_end = float(np.hypot(sigma, self.part.scale * alpha)[0, 0]) / self.part.scale
+        # errors count as they do in the data
+        self.end = self._at(np.array([grid.end]))
+        self.factor = self.part.calibration / float(worth(problem.schedule, grid.end, self.part.scale))
         self.rows, self.k = np.arange(batch), np.ones(batch, dtype=np.int64)
         self.here = self._at(self.walk.t)  # alpha and sigma of the rows
         self.state = self._split(x, self.here[0])
         self.past = Differences(len(self.state), batch, solver.largest_k + 2)
         if batch:
-            self._begin(self.rows, np.full(batch, grid.start))
+            self._begin(self.rows)
         self._leave_behind()
 
     def step(self) -> Step:
         """Where all samples are."""
-        return self.walk.step(self.x, self.part.calibration * self.at_end)
+        return self.walk.step(self.x, self.factor)
 
     def advance(self) -> Iterator[Step]:
         """Try a step of every sample under way; yields the states at save times that were passed."""
@@ -124,7 +124,7 @@ class _Run:
         walk.order[self.rows] = k + 1
         jumped = walk.jumped(self.rows[good], self.max_evaluations)
         if jumped.size:
-            self._begin(np.flatnonzero(np.isin(self.rows, jumped)), walk.legs.far[walk.leg[jumped] - 1])
+            self._begin(np.flatnonzero(np.isin(self.rows, jumped)))
         self._leave_behind()
 
     def _errors(self, new: list[list[Tensor]], numbers: Integrals, counts: list[np.ndarray]) -> np.ndarray:
@@ -135,7 +135,7 @@ class _Run:
         total: Any = 0.0
         for part, (terms, count) in enumerate(zip(new, counts, strict=True)):
             # (G_i - G_(i-1)) d_i, with what an error counts
-            weights = numbers.corrects(part)
+            weights = numbers.corrects[part]
             weights = ((weights[:, 1:] - weights[:, :-1]) * count[:, None, :])[:, lowest - 1 : highest]
             alone = count.shape[1] == 1
             wanted = terms[lowest : highest + 1]
@@ -158,7 +158,7 @@ class _Run:
         rows, k, before = np.arange(len(self.k)), self.k, self.walk.before[self.rows]
 
         def promise(i: np.ndarray) -> np.ndarray:
-            return self.controller.promise(np.maximum(errors[rows, i - 1], 1e-10), i + 1, before)
+            return self.controller.promise(errors[rows, i - 1], i + 1, before)
 
         error, factor, better = errors[rows, k - 1], promise(k), k
         may_rise = (error <= 1) & (k < self.largest_k) & (self.past.count > k)
@@ -174,7 +174,7 @@ class _Run:
         """Corrected states from predicted ones, which the network may still hold: `x_1 + R_1 G_k d_k`."""
         made = []
         for part, (x, r_1, terms) in enumerate(zip(state, after, new, strict=True)):
-            weights = r_1[:, None, :] * numbers.corrects(part)
+            weights = r_1[:, None, :] * numbers.corrects[part]
             for i in np.unique(self.k):
                 weight = column(np.where((self.k == i)[:, None], weights[:, i], 0.0), x)
                 x = torch.addcmul(x, terms[i], weight, out=self.past.work.buffer(x))
@@ -182,14 +182,9 @@ class _Run:
         return made
 
     def _move(self, good: np.ndarray, state: list[Tensor], alpha: np.ndarray) -> None:
-        if not good.all():
-            bad = torch.from_numpy(np.flatnonzero(~good))
-            for new, old in zip(state, self.state, strict=True):
-                new[bad.to(new.device)] = old[bad.to(new.device)]
+        restore(state, self.state, good)
         self.state = state
-        which = np.flatnonzero(good)
-        joined = self._join(state, alpha)
-        self.x = put(self.x, self.rows[good], joined if good.all() else joined[torch.from_numpy(which)])
+        self.x = put(self.x, self.rows[good], take(self._join(state, alpha), np.flatnonzero(good)))
 
     def _saved(
         self, step: Proposal, good: np.ndarray, s_0: np.ndarray, old: list[Tensor], before: list[np.ndarray]
@@ -206,16 +201,15 @@ class _Run:
             # the step looks back on the new reading too
             numbers = Integrals.over(self.part, s_0, stop, past.nodes[:, : int(self.k.max()) + 1])
             state = past.moved(old, numbers, self.k + 1, before, self.part.radius(alpha, sigma))
-            which = torch.from_numpy(np.flatnonzero(over))
-            here = self.walk.step(
-                put(self.x, self.rows[over], self._join(state, alpha)[which]), self.part.calibration * self.at_end
-            )
+            passed = take(self._join(state, alpha), np.flatnonzero(over))
+            here = self.walk.step(put(self.x, self.rows[over], passed), self.factor)
             here.t[self.rows[over]] = t
             yield here
 
-    def _begin(self, which: np.ndarray, t: np.ndarray) -> None:
-        """Ask some of the samples under way for a first reading, at the times `t`."""
+    def _begin(self, which: np.ndarray) -> None:
+        """Ask for a first reading where some of the samples under way are."""
         rows, walk = self.rows[which], self.walk
+        t = walk.asked(rows)
         readings = self._read(t, take(self.x, rows), rows, self._at(t))
         self.past.begin(which, walk.s[rows], readings)
         walk.h[rows] = np.sign(walk.goal(rows) - walk.s[rows]) * _FIRST
@@ -229,7 +223,7 @@ class _Run:
         if len(rows) < len(self.rows):
             which = np.flatnonzero(np.isin(self.rows, rows))
             self.past.keep(which)
-            self.state = [x[torch.from_numpy(which).to(x.device)] for x in self.state]
+            self.state = [take(x, which) for x in self.state]
             self.rows, self.k, self.here = rows, self.k[which], (self.here[0][which], self.here[1][which])
 
     def _clock(self, t: Any) -> Any:

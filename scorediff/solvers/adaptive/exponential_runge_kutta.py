@@ -11,9 +11,8 @@ from torch import Tensor
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
-from scorediff.solvers.adaptive.parts import check_scale
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put, rms, take
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_scale, check_tolerance
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
 from scorediff.solvers.base import Solver
 from scorediff.solvers.door import Door
 from scorediff.solvers.exponential.engine import Point
@@ -65,25 +64,23 @@ class _ExponentialPair(Solver):
         walk = Walk.at_start(
             Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, x.shape[0]
         )
-        # errors count as they do in the data; at the end of the run they are this many times as large
-        at_end = float(np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end))) / self.data_std
+        # errors count as they do in the data
+        factor = self.calibration / float(worth(schedule, grid.end, self.data_std))
         allowed, first, unread = self.atol + self.rtol * self.data_std, torch.zeros_like(x), np.ones(len(x), dtype=bool)
         walk.order[:] = self.order
         # 1 in log-SNR at a tolerance of 1
         walk.h[:] = np.sign(walk.left) * np.minimum(allowed ** (1 / self.order), np.abs(walk.left))
         rows = walk.running(cost, self.max_evaluations)
-        yield walk.step(x, self.calibration * at_end)
+        yield walk.step(x, factor)
         while rows.size:
             if unread[rows].any():
                 ask = rows[unread[rows]]
-                times = np.clip(walk.t[ask], *walk.legs.bounds(walk.leg[ask]))
-                first = put(first, ask, self._part(problem, times, take(x, ask), ask, len(x)))
+                first = put(first, ask, self._part(problem, walk.asked(ask), take(x, ask), ask, len(x)))
                 walk.evaluations[ask] += 1
             step = walk.propose(rows)
             new, last, error = self._attempt(problem, walk, step, take(x, rows), take(first, rows), len(x))
-            size = rms(error)
-            local = size * carried(schedule, step.t, grid.end, self.data_std) / at_end
-            promise = self.controller.promise(np.maximum(local / allowed, 1e-10), self.order, walk.before[rows])
+            local = rms(error) * worth(schedule, step.t, self.data_std)
+            promise = self.controller.promise(local / allowed, self.order, walk.before[rows])
             good = walk.judge(step, local / allowed, promise, local, cost - 1)
             moved = rows[good]
             x = put(x, moved, take(new, np.flatnonzero(good)))
@@ -94,7 +91,7 @@ class _ExponentialPair(Solver):
                 first = put(first, moved, take(last, np.flatnonzero(good)))
                 unread[walk.jumped(moved, self.max_evaluations)] = True
             rows = walk.running(cost - 1 + unread, self.max_evaluations)
-            yield walk.step(x, self.calibration * at_end)
+            yield walk.step(x, factor)
 
     def _part(self, problem: Problem, t: np.ndarray, x: Tensor, rows: np.ndarray, batch: int) -> Tensor:
         # a copy: a denoiser of one's own may write into it when it is asked again
@@ -109,7 +106,9 @@ class _ExponentialPair(Solver):
         start = Point.at(problem.schedule, walk.t[rows])
         readings = [first]
         state, point = x, start
-        for c, row in zip((*tableau.c[1:], 1.0), tableau.rows, strict=True):
+        # a last stage that is the result is not made again
+        rows_of = tableau.rows[:-1] if tableau.first_same_as_last else tableau.rows
+        for c, row in zip((*tableau.c[1:], 1.0), rows_of, strict=False):
             t = step.t if c == 1 else walk.time(rows, walk.s[rows] + c * step.h)
             point = Point.at(problem.schedule, t)
             # u_i = decay x_0 + pull h sum_j a_ij(z) M_j

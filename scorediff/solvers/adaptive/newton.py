@@ -1,12 +1,14 @@
 """What an Adams method remembers: Newton's divided differences of the last readings, for every sample apart."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorediff.solvers.adaptive.parts import LinearPart
+from scorediff.solvers.adaptive.walk import put, restore, take
 from scorediff.states import Workspace
 
 __all__ = ["Differences", "Integrals", "column", "columns"]
@@ -26,7 +28,8 @@ def column(values: np.ndarray, like: Tensor) -> Tensor:
     return columns(values[:, None], like)[0]
 
 
-class Integrals(NamedTuple):
+@dataclass(frozen=True)
+class Integrals:
     """Of Newton's basis on a step, on the host: `g` for each part, of shape (A, k + 1, 1 or entries), and `products` of
     shape (A, k + 1), the basis at the end of the step.
     """
@@ -58,10 +61,11 @@ class Integrals(NamedTuple):
         g = [np.sum(basis[..., None] * (slope * ds[..., None])[:, None], axis=2) for slope in part.slope(s[..., None])]
         return cls(g, products)
 
-    def corrects(self, part: int) -> np.ndarray:
-        """What the new difference of order i weighs in the corrector: of shape (A, k + 1, 1 or entries)."""
+    @cached_property
+    def corrects(self) -> list[np.ndarray]:
+        """What the new difference of order i weighs in the corrector of each part: (A, k + 1, 1 or entries)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.g[part] / self.products[..., None]
+            return [g / self.products[..., None] for g in self.g]
 
 
 class Differences:
@@ -85,14 +89,12 @@ class Differences:
             if not terms:
                 terms.append(reading)
             else:
-                terms[0] = terms[0].clone()
-                terms[0][torch.from_numpy(which).to(reading.device)] = reading
+                terms[0] = put(terms[0], which, reading)
 
     def keep(self, which: np.ndarray) -> None:
         """Forget all rows but these."""
         self.nodes, self.unit, self.count = self.nodes[which], self.unit[which], self.count[which]
-        rows = torch.from_numpy(which)
-        self.terms = [[term[rows.to(term.device)] for term in terms] for terms in self.terms]
+        self.terms = [[take(term, which) for term in terms] for terms in self.terms]
 
     def moved(
         self, state: list[Tensor], numbers: Integrals, k: np.ndarray, before: list[np.ndarray], after: list[np.ndarray]
@@ -143,10 +145,6 @@ class Differences:
         nodes = np.column_stack([tau, self.nodes[:, :-1]])
         self.unit = np.where(good[:, None], unit, self.unit)
         self.nodes = np.where(good[:, None], nodes, self.nodes)
-        if not good.all():
-            bad = torch.from_numpy(np.flatnonzero(~good))
-            for terms, old in zip(new, self.terms, strict=True):
-                rows = bad.to(terms[0].device)
-                for term, kept in zip(terms, old, strict=False):
-                    term[rows] = kept[rows]
+        for terms, old in zip(new, self.terms, strict=True):
+            restore(terms, old, good)
         self.terms = new

@@ -19,21 +19,11 @@ import torch
 from torch import Tensor
 
 from scorediff.arrays import ArrayLike, Placed, no_less, parameter
+from scorediff.solvers.adaptive.controller import check_scale
 
 _SPREAD = 2.0  # by how much the clock's scales lie beyond those of the data
 
-__all__ = ["DataPart", "GaussianPart", "LinearPart", "NoisePart", "Preconditioned", "check_scale"]
-
-
-def check_scale(owner: Any) -> None:
-    """Make `data_std` a float. Raises ValueError where it is no positive number."""
-    try:
-        value = float(owner.data_std)
-    except (TypeError, ValueError):
-        value = -1.0
-    if not 0 < value < np.inf:
-        raise ValueError(f"data_std = {owner.data_std!r}: give the data's standard deviation, a positive number")
-    object.__setattr__(owner, "data_std", value)
+__all__ = ["DataPart", "GaussianPart", "LinearPart", "NoisePart", "Preconditioned"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put, rms, take
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
 from scorediff.solvers.base import Solver, Status
 from scorediff.solvers.door import Door
 from scorediff.solvers.runge_kutta import Tableau
@@ -53,35 +53,33 @@ class _Pair(Solver):
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         moved = Field(Door.before(problem, x, grid), self.coordinates)  # a bare problem has no door yet
-        legs = Legs.of(problem.denoiser, grid)
         # in half precision y would lose what a step adds
         y = moved.enter(grid.start, x.to(torch.promote_types(x.dtype, torch.float32)))
         k = moved.drift_at(grid.start, y)
-        walk = Walk.at_start(legs, moved.clock, moved.time, self.controller, x.shape[0])
+        walk = Walk.at_start(Legs.of(problem.denoiser, grid), moved.clock, moved.time, self.controller, x.shape[0])
         walk.order[:] = self.order or 0
+        # errors count as they do in data of unit variance
+        factor = self.calibration / float(worth(problem.schedule, grid.end))
         walk.h[:] = self._first_step(moved, walk, y, k)
         walk.evaluations += 2
         walk.status[~np.isfinite(walk.h)] = Status.NON_FINITE
         rows = walk.running(self._cost, self.max_evaluations)
-        yield walk.step(x, self.calibration)
+        yield walk.step(x, factor)
         while rows.size:
             step = walk.propose(rows)
-            whole = rows.size == y.shape[0]
-            new_y, new_k, error, size = self._attempt(
-                moved, walk, step, y if whole else y[rows], k if whole else k[rows]
-            )
+            new_y, new_k, error, size = self._attempt(moved, walk, step, take(y, rows), take(k, rows))
             promise = self.controller.promise(error, self.tableau.local_order, walk.before[rows])
             # the error of the state, and what becomes of it
             scale = self.coordinates.scale(problem.schedule, step.t)
-            local = size / scale * carried(problem.schedule, step.t, grid.end)
+            local = size / scale * worth(problem.schedule, step.t)
             good = walk.judge(step, error, promise, local, self._cost)
             y, k = _moved(y, rows, good, new_y), _moved(k, rows, good, new_k)
             jumped = walk.jumped(rows[good], self.max_evaluations)
             if jumped.size:
                 walk.evaluations[jumped] += 1
-                k = put(k, jumped, moved.drift_at(legs.far[walk.leg[jumped] - 1], y[jumped], rows=jumped))
+                k = put(k, jumped, moved.drift_at(walk.asked(jumped), take(y, jumped), rows=jumped))
             rows = walk.running(self._cost, self.max_evaluations)
-            yield walk.step(moved.leave(walk.t, y).to(x.dtype), self.calibration)
+            yield walk.step(moved.leave(walk.t, y).to(x.dtype), factor)
 
     def _first_step(self, moved: Field, walk: Walk, y: Tensor, k: Tensor) -> np.ndarray:
         # Hairer, Norsett, Wanner, "Solving ODEs I", II.4: so that an Euler step, and its error, would be small
@@ -116,9 +114,7 @@ class _Pair(Solver):
 
     def _norm(self, v: Tensor, scale: Tensor) -> np.ndarray:
         """RMS per sample of `v / (atol + rtol |scale|)`, on the host."""
-        wide = torch.promote_types(v.dtype, torch.float32)
-        allowed = (self.atol + self.rtol * scale.abs().to(wide)).clamp_min(torch.finfo(wide).tiny)
-        return rms(v.to(wide) / allowed)
+        return rms(v / (self.atol + self.rtol * scale.abs()).clamp_min(torch.finfo(v.dtype).tiny))
 
 
 def _moved(whole: Tensor, rows: np.ndarray, good: np.ndarray, new: Tensor) -> Tensor:

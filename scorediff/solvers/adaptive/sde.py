@@ -10,9 +10,8 @@ from torch import Tensor
 from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
-from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
-from scorediff.solvers.adaptive.parts import check_scale
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, carried, put, rms, take
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_scale, check_tolerance
+from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
 from scorediff.solvers.base import Solver
 from scorediff.solvers.door import Door
 from scorediff.solvers.exponential.engine import Point
@@ -21,8 +20,6 @@ from scorediff.states import per_sample
 
 __all__ = ["AdaptiveSDE"]
 
-#: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
-_CALIBRATED = 0.5
 _LOCAL_ORDER = 1.5  # data moves with the root of the step along a path
 #: In log-SNR: over a longer step all noise is new, and data that stays where it was says nothing.
 _LONGEST = 0.7
@@ -53,6 +50,8 @@ class AdaptiveSDE(Solver):
     needs_path: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2105.14080"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"adaptive-sde": {}}
+    #: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
+    calibration: ClassVar[float] = 0.5
 
     def __post_init__(self) -> None:
         check_scale(self)
@@ -68,32 +67,31 @@ class AdaptiveSDE(Solver):
         walk = Walk.at_start(
             Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, len(x)
         )
-        # errors count as they do in the data; at the end of the run they are this many times as large
-        at_end = float(np.hypot(schedule.sigma(grid.end), self.data_std * schedule.alpha(grid.end))) / self.data_std
+        # errors count as they do in the data
+        factor = self.calibration / float(worth(schedule, grid.end, self.data_std))
         allowed = self.atol + self.rtol * self.data_std
         walk.h[:] = np.sign(walk.left) * np.minimum(allowed ** (1 / _LOCAL_ORDER), np.abs(walk.left))
         # copies: a denoiser of one's own may write into a reading when it is asked again
         data = problem.denoiser(walk.t, x)[0].clone()
         walk.evaluations += 1
         rows = walk.running(1, self.max_evaluations)
-        yield walk.step(x, _CALIBRATED * at_end)
+        yield walk.step(x, factor)
         while rows.size:
             walk.h = np.clip(walk.h, -_LONGEST, _LONGEST)
             step = walk.propose(rows)
             new, read, error = self._attempt(problem, walk, step, take(x, rows), take(data, rows), noise)
-            size = rms(error)
-            local = size * carried(schedule, step.t, grid.end, self.data_std) / at_end
-            promise = self.controller.promise(np.maximum(local / allowed, 1e-10), _LOCAL_ORDER, walk.before[rows])
+            local = rms(error) * worth(schedule, step.t, self.data_std)
+            promise = self.controller.promise(local / allowed, _LOCAL_ORDER, walk.before[rows])
             good = walk.judge(step, local / allowed, promise, local, 1)
             moved, which = rows[good], np.flatnonzero(good)
             x, data = put(x, moved, take(new, which)), put(data, moved, take(read, which))
             jumped = walk.jumped(moved, self.max_evaluations)
             if jumped.size:
-                far = walk.legs.far[walk.leg[jumped] - 1]
-                data = put(data, jumped, problem.denoiser(far, take(x, jumped), rows=jumped)[0].clone())
+                read = problem.denoiser(walk.asked(jumped), take(x, jumped), rows=jumped)[0].clone()
+                data = put(data, jumped, read)
                 walk.evaluations[jumped] += 1
             rows = walk.running(1, self.max_evaluations)
-            yield walk.step(x, _CALIBRATED * at_end)
+            yield walk.step(x, factor)
 
     def _attempt(
         self, problem: Any, walk: Walk, step: Proposal, x: Tensor, data: Tensor, noise: Noise

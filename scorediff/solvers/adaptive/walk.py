@@ -1,6 +1,6 @@
 """Where every sample of an adaptive run is: its time, step, leg, error and fate, on the host."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorediff.grids import Grid
 from scorediff.schedules import Schedule
-from scorediff.solvers.adaptive.controller import Controller
+from scorediff.solvers.adaptive.controller import TINY, Controller
 from scorediff.solvers.base import Status, Step
 from scorediff.states import row_mean_on_host
 
@@ -20,16 +20,14 @@ SUM_OF_STEPS = (
     "the errors of the steps, each as large as a Gaussian's flow makes it at the end, added up and calibrated"
 )
 
-__all__ = ["SUM_OF_STEPS", "Legs", "Proposal", "Walk", "carried", "put", "rms", "take"]
+__all__ = ["SUM_OF_STEPS", "Legs", "Proposal", "Walk", "put", "restore", "rms", "take", "worth"]
 
 
-def carried(schedule: Schedule, t: Any, t_end: float, data_std: float = 1.0) -> Any:
-    """By how much an error of the state at time `t` has grown at `t_end`, on the flow of an isotropic Gaussian."""
-
-    def radius(time: Any) -> Any:
-        return np.hypot(schedule.sigma(time), data_std * schedule.alpha(time))
-
-    return radius(t_end) / radius(t)
+def worth(schedule: Schedule, t: Any, data_std: float = 1.0) -> Any:
+    """By how much an error of the state at time `t` counts: what becomes of it in the data, on the flow of an isotropic
+    Gaussian.
+    """
+    return data_std / np.hypot(schedule.sigma(t), data_std * schedule.alpha(t))
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,10 @@ class Walk:
         """Times at clock readings, kept inside the leg of each sample where rounding would leave it."""
         return np.clip(self.clock_time(s), *self.legs.bounds(self.leg[rows]))
 
+    def asked(self, rows: np.ndarray) -> np.ndarray:
+        """The times at which a leg asks the network where some samples are: beyond a break that they stand on."""
+        return np.clip(self.t[rows], *self.legs.bounds(self.leg[rows]))
+
     def goal(self, rows: np.ndarray) -> np.ndarray:
         """Clock readings at the ends of the legs."""
         return np.asarray(self.goals[self.leg[rows]])
@@ -166,7 +168,7 @@ class Walk:
         uncut = self.h[rows]
         longer = np.where(good & (np.abs(step.h) < np.abs(uncut)) & (np.abs(longer) < np.abs(uncut)), uncut, longer)
         self.h[rows] = np.where(np.isfinite(error), longer, step.h)
-        self.after[rows], self.before[rows] = ~good, np.where(good, np.maximum(error, 1e-10), self.before[rows])
+        self.after[rows], self.before[rows] = ~good, np.where(good, np.maximum(error, TINY), self.before[rows])
         self.accepted[rows] += good
         self.since[rows] += good
         self.rejected[rows] += ~good
@@ -213,6 +215,14 @@ def rms(v: Tensor) -> np.ndarray:
 def take(whole: Tensor, rows: np.ndarray) -> Tensor:
     """Some rows of `whole`, or itself where those are all."""
     return whole if len(rows) == len(whole) else whole[torch.from_numpy(rows).to(whole.device)]
+
+
+def restore(new: Sequence[Tensor], old: Sequence[Tensor], good: np.ndarray) -> None:
+    """Write the rows of `old` that are not `good` back into `new`, tensor by tensor."""
+    if not good.all():
+        rows = torch.from_numpy(np.flatnonzero(~good)).to(new[0].device)
+        for a, b in zip(new, old, strict=False):
+            a[rows] = b[rows]
 
 
 def put(whole: Tensor, rows: np.ndarray, part: Tensor) -> Tensor:
