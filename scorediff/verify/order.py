@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from scorediff.backends import SciPy
 from scorediff.coordinates import Angle, LogSNR
-from scorediff.exact import Gaussian, GaussianMixture, Target
+from scorediff.exact import ExactDenoiser, Gaussian, GaussianMixture, Target
 from scorediff.grids import Grid, Spacing
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
@@ -287,9 +288,31 @@ def _truth(target: Target, schedule: Schedule, span: tuple[float, float], seed: 
     start = target.at(schedule, span[0]).sample(_SAMPLES, seed)
     if isinstance(target, Gaussian):
         return target.flow(schedule, *span, start), 0.0
-    flow = ProbabilityFlow(target.denoiser(schedule))
+    flow = ProbabilityFlow(_AsOne(target.denoiser(schedule)))
     by_angle, by_log_snr = (
-        solve(flow, SciPy("DOP853", 1e-13, 1e-13, coordinates), start, t_start=span[0], t_end=span[1], progress=False)
+        solve(
+            flow,
+            SciPy("DOP853", 1e-13, 1e-13, coordinates),
+            start[None],
+            t_start=span[0],
+            t_end=span[1],
+            progress=False,
+        )
         for coordinates in (Angle(), LogSNR())
     )
-    return by_angle.check().x, float((by_angle.x - by_log_snr.check().x).square().mean().sqrt())
+    return by_angle.check().x[0], float((by_angle.x - by_log_snr.check().x).square().mean().sqrt())
+
+
+@dataclass(frozen=True, eq=False)
+class _AsOne:
+    """Samples as one sample: SciPy then takes them through its steps together, not one after another."""
+
+    denoiser: ExactDenoiser
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    def __call__(self, t: Any, x: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
+        data, noise = self.denoiser(t, x[0], **cond)
+        return data[None], noise[None]
