@@ -40,6 +40,16 @@ def test_a_power_law_has_its_power_as_slope(order, scale):
     assert slope.interval[0] <= slope.order <= slope.interval[1]
 
 
+def test_errors_that_scatter_have_an_interval_that_holds_their_order():
+    steps, draw, held = np.geomspace(3, 20, 16), np.random.default_rng(0), 0
+    for _ in range(200):
+        # as an adaptive solver's do, and with a slope that bends at the coarse end
+        errors = steps**-8.0 * (1 + (4 / steps) ** 2) * np.exp(draw.normal(0, 0.7, 16))
+        low, high = fit(points(errors, steps.tolist()), rounding=0.0, smooth=False).interval
+        held += low <= 8 <= high
+    assert held >= 190
+
+
 def test_points_at_rounding_are_left_out():
     steps = np.geomspace(10, 160, 9)
     slope = fit(points(steps**-4.0 + 1e-9 * np.cos(steps), steps.tolist()), rounding=3e-8)

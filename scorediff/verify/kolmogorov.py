@@ -6,6 +6,7 @@ recursion, `v_n(x_n, x_n-1, ..) = E v_n+1(x_n+1, x_n, ..)`: over the noises by G
 points of a grid of states by local interpolation.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -154,7 +155,7 @@ class _Step:
                 terms.append(reading(self.times[k], state))
         lengths = [len(states[i]) if i < len(states) else 1 for i in range(1 + memory)]
         reached = np.broadcast_to(state, (*lengths, len(chances)))
-        return np.einsum("q,...qf->...f", chances, _interpolated(ahead, v, reached))
+        return _averaged(ahead, v, reached, chances)
 
 
 def _check_cost(steps: Sequence["_Step"], points: int, memory: int, quadrature: int) -> None:
@@ -226,18 +227,25 @@ def _smoothed(v: np.ndarray, nodes: np.ndarray, std: float) -> np.ndarray:
     return np.tensordot(matrix, v, 1)
 
 
-def _interpolated(nodes: np.ndarray, v: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """`v` of shape (points, points before.., frequencies) at first arguments `x` of shape (points, before.., Q).
-
-    The other arguments move up by one: the state at the node is the one before of the next.
+def _averaged(nodes: np.ndarray, v: np.ndarray, x: np.ndarray, chances: np.ndarray) -> np.ndarray:
+    """`E v` of shape (points, points before.., frequencies) where the first argument is `x` of shape (points, before..,
+    Q) with some chances; the others move up by one: the state at the node is the one before of the next.
     """
     first, weights = _stencils(nodes, x)
+    weights *= chances
+    if v.ndim == 2:
+        # a value at a node is met by many points: what each weighs is summed first
+        rows = np.arange(len(x))[:, None] * len(nodes) + first
+        shares = np.zeros(len(x) * len(nodes))
+        for j, w in enumerate(weights):
+            shares += np.bincount((rows + j).ravel(), w.ravel(), shares.size)
+        return np.asarray(shares.reshape(len(x), -1) @ v)
     # argument i + 1 of v is axis i of x, where v has that argument
     held = [
         np.arange(x.shape[i]).reshape(*(-1 if j == i else 1 for j in range(x.ndim))) if v.shape[1 + i] > 1 else 0
         for i in range(v.ndim - 2)
     ]
-    return np.asarray(sum(weights[j][..., None] * v[(first + j, *held)] for j in range(_STENCIL)))
+    return np.asarray(sum(np.einsum("...q,...qf->...f", w, v[(first + j, *held)]) for j, w in enumerate(weights)))
 
 
 def _stencils(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -247,9 +255,14 @@ def _stencils(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     place = np.clip((x - nodes[0]) / (nodes[1] - nodes[0]), 0.0, len(nodes) - 1.0)
     first = np.clip(place.astype(int) - _STENCIL // 2 + 1, 0, len(nodes) - _STENCIL)
-    place = place - first
-    points = range(_STENCIL)
-    return first, np.stack([np.prod([(place - k) / (j - k) for k in points if k != j], axis=0) for j in points])
+    gaps = [place - first - k for k in range(_STENCIL)]
+    below, above = [np.ones_like(place)], [np.ones_like(place)]
+    for k in range(_STENCIL - 1):
+        below.append(below[-1] * gaps[k])
+        above.append(above[-1] * gaps[-1 - k])
+    # prod_k<j (p - k) prod_k>j (p - k) / prod_k (j - k)
+    scale = [math.prod(j - k for k in range(_STENCIL) if k != j) for j in range(_STENCIL)]
+    return first, np.stack([below[j] * above[-1 - j] / scale[j] for j in range(_STENCIL)])
 
 
 def _parts(target: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

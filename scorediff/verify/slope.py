@@ -74,7 +74,7 @@ def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slo
     coarse end, points that move the slope away from that of the finest four. The interval is the 95 % band of the
     regression, and holds the slope of the finest four and, with five points or more, those that `a - p log N + b /
     N` and the same with `+ c / N^2` have for N -> infinity. Errors that are not `smooth` in the steps, those of an
-    adaptive solver, are held to their finer half and its band.
+    adaptive solver, are held to their finer half and its band, which the interval then holds too.
     """
     left = [replace(p, use=_bare_use(p, rounding)) for p in points]
     used = [i for i, p in enumerate(left) if p.use is Use.FITTED]
@@ -86,17 +86,19 @@ def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slo
     used = [i for i in used if left[i].use is Use.FITTED]
     if len(used) < _LEAST:
         return Slope(None, None, floor, tuple(left))
-    finest, band = _regression([left[i] for i in used[-_LEAST:]])
-    if not smooth or band > _SCATTERED:
-        smooth = False
-        finest, band = _regression([left[i] for i in used[-max(_LEAST, (len(used) + 1) // 2) :]])
-    steady = _STEADY if smooth else max(_STEADY, band)
+    finest, scatter = _regression([left[i] for i in used[-_LEAST:]])
+    scatters = not smooth or scatter > _SCATTERED
+    if scatters:
+        finest, scatter = _regression([left[i] for i in used[-max(_LEAST, (len(used) + 1) // 2) :]])
+    steady = max(_STEADY, scatter) if scatters else _STEADY
     while abs(_regression([left[i] for i in used])[0] - finest) > steady:
         left[used[0]] = replace(left[used[0]], use=Use.COARSE)
         used = used[1:]
     order, band = _regression([left[i] for i in used])
     held = [order - band, order + band, finest]
-    if smooth and len(used) > _LEAST:
+    if not smooth:
+        held += [finest - scatter, finest + scatter]
+    elif not scatters and len(used) > _LEAST:
         bent = (_regression([left[i] for i in used], bends=bends)[0] for bends in (1, 2))
         held += [min(max(slope, order - _BENT), order + _BENT) for slope in bent]
     return Slope(order, (min(held), max(held)), floor, tuple(left))
