@@ -7,17 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from discovery import (
-    COORDINATES,
-    OURS,
-    PREDICTIONS,
-    SCHEDULES,
-    SOLVERS,
-    SPACINGS,
-    TERMINALS,
-    label,
-    main_first,
-)
+from discovery import COORDINATES, OURS, PREDICTIONS, SCHEDULES, SOLVERS, SPACINGS, TERMINALS, label, main_first
 
 import scorediff as sd
 from scorediff import registry
@@ -130,6 +120,13 @@ def test_one_solver_object_may_be_reused_and_interleaved(solver):
         # kept states are not overwritten either
         for a, b in zip(one, other, strict=False):
             assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+def test_a_thousand_steps_on_every_schedule_are_finite(solver):
+    for schedule in SCHEDULES:
+        sd.sample(problem_for(solver, schedule), solver, (2, 3), steps=1000).check()
 
 
 @pytest.mark.parametrize("solver", [s for s in OURS if s.starts_at_pure_noise], ids=label)

@@ -219,33 +219,33 @@ def _smoothed(v: np.ndarray, nodes: np.ndarray, std: float) -> np.ndarray:
     if std == 0:
         return v
     z, chances = _hermite(1, 2 * _HERMITE)
-    first, weights = _stencils(nodes, nodes[:, None] + std * z[:, 0])
-    matrix = np.zeros((len(nodes), len(nodes)))
-    i = np.broadcast_to(np.arange(len(nodes))[:, None], first.shape)
-    for j in range(_STENCIL):
-        np.add.at(matrix, (i, first + j), weights[j] * chances)
-    return np.tensordot(matrix, v, 1)
+    return np.tensordot(_shares(nodes, nodes[:, None] + std * z[:, 0], chances), v, 1)
+
+
+def _shares(nodes: np.ndarray, x: np.ndarray, chances: np.ndarray) -> np.ndarray:
+    """What the value at each node weighs in the mean of interpolations at each row of `x` of shape (rows, Q)."""
+    first, weights = _stencils(nodes, x)
+    rows, found = np.arange(len(x))[:, None] * len(nodes) + first, np.zeros(len(x) * len(nodes))
+    for j, w in enumerate(weights * chances):
+        found += np.bincount((rows + j).ravel(), w.ravel(), found.size)
+    return found.reshape(len(x), len(nodes))
 
 
 def _averaged(nodes: np.ndarray, v: np.ndarray, x: np.ndarray, chances: np.ndarray) -> np.ndarray:
     """`E v` of shape (points, points before.., frequencies) where the first argument is `x` of shape (points, before..,
     Q) with some chances; the others move up by one: the state at the node is the one before of the next.
     """
-    first, weights = _stencils(nodes, x)
-    weights *= chances
     if v.ndim == 2:
-        # a value at a node is met by many points: what each weighs is summed first
-        rows = np.arange(len(x))[:, None] * len(nodes) + first
-        shares = np.zeros(len(x) * len(nodes))
-        for j, w in enumerate(weights):
-            shares += np.bincount((rows + j).ravel(), w.ravel(), shares.size)
-        return np.asarray(shares.reshape(len(x), -1) @ v)
+        return np.asarray(_shares(nodes, x, chances) @ v)
+    first, weights = _stencils(nodes, x)
     # argument i + 1 of v is axis i of x, where v has that argument
     held = [
         np.arange(x.shape[i]).reshape(*(-1 if j == i else 1 for j in range(x.ndim))) if v.shape[1 + i] > 1 else 0
         for i in range(v.ndim - 2)
     ]
-    return np.asarray(sum(np.einsum("...q,...qf->...f", w, v[(first + j, *held)]) for j, w in enumerate(weights)))
+    return np.asarray(
+        sum(np.einsum("...q,...qf->...f", w, v[(first + j, *held)]) for j, w in enumerate(weights * chances))
+    )
 
 
 def _stencils(nodes: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
