@@ -1,8 +1,7 @@
-"""Pictures of samples, and files that are written whole or not at all."""
+"""Pictures of samples."""
 
-import os
-import secrets
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,67 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff.files import write_whole
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "check_writable",
     "contact_sheet",
     "draw_rows",
     "headed",
+    "lines",
     "new_figure",
     "plain",
     "save_figure",
     "scatter",
-    "write_whole",
 ]
 
 # Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), without the yellow, which paper swallows.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def check_writable(path: str | Path) -> Path:
-    """`path` in full, once it is known that a file can be written there.
-
-    Raises FileNotFoundError, NotADirectoryError, IsADirectoryError or PermissionError, each naming the way out.
-    """
-    whole = Path(path).expanduser().resolve()
-    folder = whole.parent
-    if not folder.exists():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {folder}; make it first")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"cannot write {path}: {folder} is a file, not a folder")
-    if whole.exists() and not whole.is_file():
-        kind = "folder" if whole.is_dir() else "device"
-        raise IsADirectoryError(f"cannot write {path}: it is a {kind}; name a file")
-    part = _beside(whole)
-    try:
-        part.touch()
-    except OSError as error:
-        raise PermissionError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
-    part.unlink()
-    return whole
-
-
-def write_whole(path: str | Path, writer: Callable[[Path], Any]) -> Path:
-    """The file that `writer` makes, at `path`, whole or not at all; returns the path in full.
-
-    `writer` is given another path, in the same folder and with the same suffix; what it wrote there is moved once it
-    returns, and removed if it raises.
-    """
-    whole = check_writable(path)
-    part = _beside(whole)
-    try:
-        writer(part)
-        os.replace(part, whole)
-    finally:
-        part.unlink(missing_ok=True)
-    return whole
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+def lines() -> Iterator[dict[str, Any]]:
+    """The looks of curves without end: a colour each, then the same with other dashes."""
+    for style in itertools.cycle(("-", "--", ":", "-.")):
+        for color in PALETTE:
+            yield {"color": color, "linestyle": style}
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -115,8 +79,8 @@ def contact_sheet(
     """Write images as one picture: a batch on a near-square grid, or a sequence of batches, one row each.
 
     A batch has shape (N, H, W), (N, 1, H, W) or (N, 3, H, W) with entries in [-1, 1]; what lies outside is clipped.
-    Each pixel becomes `scale` by `scale` pixels. `labels` name the rows. With `ink`, 1 is black on white paper, else
-    white. Raises ValueError for another shape, or a number of labels other than that of rows.
+    Each pixel becomes `scale` by `scale` pixels. `labels` name the rows. With `ink`, 1 is black on white paper in
+    images of one channel, else white. Raises ValueError for another shape, or for labels that are not one a row.
     """
     rows = _square(images) if isinstance(images, Tensor) else list(images)
     if not labels and not title:
@@ -211,7 +175,7 @@ def _bytes(images: Tensor, ink: bool) -> np.ndarray:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
         raise ValueError(f"images of shape {shape}: (N, H, W), (N, 1, H, W) or (N, 3, H, W) is wanted, N at least 1")
     values = torch.nan_to_num(images.detach().cpu().double(), nan=-1.0).clamp(-1, 1)
-    values = -values if ink else values
+    values = -values if ink and images.shape[1] == 1 else values
     return ((values + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
 
 

@@ -87,7 +87,7 @@ def parse(base: type[T], text: str) -> T:
         raise ValueError(f"unknown {kebab(base.__name__)} {name!r}{hint}")
     made: Any = known[name]
     changes = {}
-    for option in filter(None, options.split(",")):
+    for option in filter(None, re.split(r",(?![^(]*\))", options)):
         key, equals, value = option.partition("=")
         fields = {f.name for f in dataclasses.fields(made)}
         if key in fields and not equals:
@@ -114,6 +114,8 @@ def _value(kind: Any, text: str) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = float("inf") if kind is float and text == "inf" else text
+    if typing.get_origin(kind) is tuple and not isinstance(value, tuple):
+        value = (value,)
     if kind in (int, float) and not isinstance(value, (int, kind)):
         raise ValueError(f"{text!r} is no {'whole ' * (kind is int)}number")
     return value
@@ -126,6 +128,8 @@ def to_dict(value: Any) -> Any:
         return {"type": type(value).__name__, **fields}
     if isinstance(value, (list, tuple)):
         return [to_dict(v) for v in value]
+    if isinstance(value, dict):
+        return {key: to_dict(v) for key, v in value.items()}
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if hasattr(value, "tolist"):  # an array

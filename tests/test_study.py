@@ -13,7 +13,8 @@ from matplotlib.image import imread
 
 import scorediff as sd
 from scorediff.data import digits
-from scorediff.pictures import check_writable, contact_sheet, scatter, tiled, write_whole
+from scorediff.files import check_writable, write_whole
+from scorediff.pictures import contact_sheet, scatter, tiled
 from scorediff.study import Reference, TrajectoryRow, WorkPrecision, reference, sliced_wasserstein, work_precision
 from scorediff.study.drawing import _spread
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from scorediff.files import write_whole
+
 __all__ = ["LawRow", "Reference", "TrajectoryRow", "WorkPrecision", "aligned"]
 
 
@@ -93,8 +95,6 @@ class WorkPrecision:
 
     def to_csv(self, path: str | Path) -> None:
         """Write one line per run, whole or not at all; `measure` tells errors of trajectories and of laws apart."""
-        from scorediff.pictures import write_whole
-
         names = ["measure", "solver", "order", "steps", "evaluations"]
         names += ["median", "rms", "q95", "other", "distance", "floor", "failed", "samples"]
         lines: list[dict[str, Any]] = [{"measure": "trajectory", **dataclasses.asdict(r)} for r in self.trajectories]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scorediff.files import write_whole
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
@@ -88,14 +89,11 @@ class Audit:
 
     def to_markdown(self, path: str | Path) -> None:
         """Write the table, whole or not at all: between the marks of a file that is there, see `between_marks`."""
-        from scorediff.pictures import write_whole
-
         before, after = between_marks(path)
         write_whole(path, lambda part: part.write_text(f"{before}{self.markdown()}\n{after}", encoding="utf-8"))
 
     def to_csv(self, path: str | Path) -> None:
         """Write a line per problem and claim, whole or not at all."""
-        from scorediff.pictures import write_whole
 
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from scorediff.files import write_whole
 from scorediff.grids import Grid, Spacing
 from scorediff.predictions import DataPrediction, Prediction
 from scorediff.schedules import Schedule
@@ -64,7 +65,6 @@ class Coefficients:
 
     def save(self, path: str | Path) -> None:
         """Write times, array and intervals as an `.npz` file, whole or not at all."""
-        from scorediff.pictures import write_whole
 
         def write(part: Path) -> None:
             with part.open("wb") as file:
