@@ -10,6 +10,7 @@ from scorediff.backends import (
     TorchDiffEqSciPy,
     TorchSDE,
 )
+from scorediff.checkpoints import Checkpoint, load
 from scorediff.coordinates import Angle, Coordinates, DDIMCoordinates, LogSNR, Time
 from scorediff.denoiser import Denoiser
 from scorediff.exact import Empirical, Gaussian, GaussianMixture
@@ -136,6 +137,7 @@ __all__ = [
     "Angle",
     "Beta",
     "BrownianPath",
+    "Checkpoint",
     "Churn",
     "Controller",
     "Coordinates",
@@ -233,6 +235,7 @@ __all__ = [
     "VPLinear",
     "VPrediction",
     "encode",
+    "load",
     "prior",
     "renoise",
     "sample",
