@@ -314,3 +314,49 @@ def test_order_says_what_is_wrong_with_what_was_asked(here):
     (here / "page.md").write_text("no marks")
     fails("order ddpm-large --markdown page.md", 2, "<!-- orders -->")
     assert (here / "page.md").read_text() == "no marks"
+
+
+TRAIN = "train --network mlp:width=16,depth=1 --steps 12 --batch 8 --held-out 9 --no-progress"
+
+
+def test_a_network_is_trained_averaged_and_sampled_by_commands(here):
+    result = scorediff(f"{TRAIN} --data digits --out run --prediction v --times log-normal:std=2 --weighting min-snr")
+    assert result.exit_code == 0, result.output
+    assert "model.safetensors: 12 steps in" in result.stdout
+    assert scorediff("average run --std 0.2 --out wide.safetensors").exit_code == 0
+    for line in (
+        "--model run --label 3 --out a.png",
+        "--model wide.safetensors --schedule edm --label none --out b.png",
+    ):
+        result = scorediff(f"sample {line} --steps 3 --n 4")
+        assert result.exit_code == 0, result.output
+    result = scorediff("sample --model run --steps 3 --n 10 --shard 4 --batch 3 --out many --no-progress")
+    assert result.exit_code == 0 and "10 samples in 3 files" in result.stdout, result.output
+    assert json.loads((here / "many" / "manifest.json").read_text())["step"] == 12
+    with np.load(here / "many" / "samples-000002.npz") as file:
+        assert file["samples"].shape == (2, 1, 8, 8) and list(file["labels"]) == [8, 9]
+    fails("sample --model run --steps 4 --n 10 --shard 4 --out many", 2, "options.steps was 3, now 4")
+    fails("sample --model run --label 11 --steps 3", 2, "unknown label '11'")
+    fails("sample --model run --bandwidth 0.1", 2, "--model digits")
+    fails(f"{TRAIN} --data digits --out run --lr 0.5", 2, "recipe.lr was 0.001, now 0.5")
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        (f"{TRAIN} --data nothing --out run", "known: digits, fashion-mnist"),
+        (f"{TRAIN} --data digits --size 4 --out run", "for folders of images"),
+        (f"{TRAIN} --data digits --prediction nose --out run", "did you mean 'noise-prediction'"),
+        (f"{TRAIN} --data digits --weighting min-snr:gamma=-1 --out run", "gamma = -1"),
+        (f"{TRAIN} --data digits --precision fp8 --out run", "'no', 'bf16' or 'fp16'"),
+        ("sample --label 3 --n 2", "knows no classes"),
+        ("sample --model nowhere/model.safetensors", "unknown model"),
+        ("average nowhere --std 0.1 --out a.safetensors", "keeps no averages"),
+        ("experiment consistency --model nothing", "there is no checkpoint"),
+        ("experiment consistency --steps 5,x", "whole numbers"),
+    ],
+)
+def test_what_cannot_be_trained_or_sampled_is_one_line_and_nothing_is_left(here, line, words):
+    result = scorediff(line)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and words in result.stderr, result.output
+    assert not list(here.iterdir())

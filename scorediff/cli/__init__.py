@@ -1,4 +1,4 @@
-"""The command line: `scorediff sample`, `compare`, `order`, `solvers` and `demo`."""
+"""The command line: `scorediff sample`, `train`, `compare`, `order`, `solvers` and `demo`."""
 
 import os
 import sys
@@ -11,10 +11,13 @@ from typer.exceptions import TyperException
 
 from scorediff.cli.compare import compare
 from scorediff.cli.demo import demo
+from scorediff.cli.experiment import experiments
 from scorediff.cli.listing import solvers
 from scorediff.cli.order import order
 from scorediff.cli.sample import sample
+from scorediff.cli.train import average, train
 from scorediff.solvers import SolverError
+from scorediff.training import TrainingError
 
 __all__ = ["app", "main"]
 
@@ -33,9 +36,9 @@ class _Group(TyperGroup):
             sys.exit(1)
         except TyperException as error:
             _fail(error.format_message(), error.exit_code)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
             _fail(error, 2)
-        except (SolverError, OSError) as error:
+        except (SolverError, TrainingError, OSError) as error:
             _fail(error, 1)
         except typer.Abort:
             _fail("aborted", 130)
@@ -74,16 +77,18 @@ def _scorediff(
 ) -> None:
     """Diffusion samplers as what they are: ODE and SDE solvers with a declared, measured order.
 
-    Everything here runs on laws whose denoiser is known exactly, so it needs no network and no download. Names of
-    solvers, schedules and spacings take options: 'rk45:rtol=1e-4', 'vp-linear:beta_max=10', 'karras:rho=5'.
+    Runs on laws whose denoiser is known exactly, on the networks that come with the package, and on those that
+    `scorediff train` makes; nothing is downloaded. Names of solvers, schedules and spacings take options:
+    'rk45:rtol=1e-4', 'vp-linear:beta_max=10', 'karras:rho=5'.
 
     Exit codes: 0 success, 1 a solver or a write failed on the way, or an order is not what was declared, 2 something
     that was asked for cannot be done.
     """
 
 
-for _command in (demo, sample, compare, order, solvers):
+for _command in (demo, sample, train, average, compare, order, solvers):
     app.command()(_command)
+app.add_typer(experiments, name="experiment")
 
 
 def main() -> None:

@@ -1,31 +1,39 @@
 """What the words of a command line stand for."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from scorediff import registry
+from scorediff.checkpoints import load, shipped
 from scorediff.data import digits
 from scorediff.exact import Empirical, Gaussian, GaussianMixture, Target
+from scorediff.files import check_writable
 from scorediff.grids import Spacing
-from scorediff.pictures import check_writable
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers import Denoise, HalfStep, Solver, Terminal
 
 __all__ = [
     "MODELS",
+    "Subject",
     "chosen",
     "dtype_named",
+    "folder",
+    "no_file",
     "output",
     "parse_schedule",
     "parse_solver",
     "parse_spacing",
     "problem_for",
+    "process",
     "split_solvers",
+    "subject_named",
     "target_named",
     "terminal_named",
     "threads",
@@ -62,6 +70,57 @@ def target_named(model: str, bandwidth: float | None) -> Target:
     if bandwidth is not None:
         raise ValueError(f"--bandwidth {bandwidth:g} smooths a data set: drop it, or use --model digits")
     return Gaussian() if model == "gaussian" else GaussianMixture()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is sampled: a law whose denoiser is known, or a network. `said` is what to write down of it."""
+
+    denoiser: Any
+    shape: tuple[int, ...]
+    said: dict[str, Any]
+    target: Target | None = None
+    classes: int = 0
+    names: tuple[str, ...] = ()
+
+    def label(self, word: str) -> Callable[[Sequence[int]], torch.Tensor] | None:
+        """The classes of samples by their ids: 'all' in turn, 'none', a number or a name."""
+        if not self.classes:
+            if word != "all":
+                raise ValueError(f"--label {word}: {self.said['model']} knows no classes")
+            return None
+        known = {"all": -1, "none": self.classes}
+        known |= {str(i): i for i in range(self.classes)} | {name: i for i, name in enumerate(self.names)}
+        label = chosen("--label", word, known)
+        if label == -1:
+            return lambda ids: torch.tensor([i % self.classes for i in ids])
+        return lambda ids: torch.full((len(ids),), label)
+
+
+def subject_named(model: str, bandwidth: float | None, schedule: str | None) -> Subject:
+    """A law by name on `schedule`, by default VP linear; or a checkpoint, by name or place, by default on its own."""
+    if model in MODELS:
+        target = target_named(model, bandwidth)
+        said = {"model": model, "bandwidth": getattr(target, "bandwidth", None)}
+        return Subject(target.denoiser(parse_schedule(schedule or "vp-linear")), target.event_shape, said, target)
+    if bandwidth is not None:
+        raise ValueError(f"--bandwidth {bandwidth:g} smooths a data set: drop it, or use --model digits")
+    try:
+        checkpoint = load(model)
+    except FileNotFoundError:
+        known = (*MODELS, *shipped())
+        hint = registry.nearest(model, known) or f"; known: {', '.join(known)}, a run's folder, a file .safetensors"
+        raise ValueError(f"unknown model {model!r}{hint}") from None
+    denoiser: Any = checkpoint.denoiser
+    made = {key: value for key, value in checkpoint.to_dict().items() if key in ("network", "prediction")}
+    said = {"model": Path(model).name, **made, "step": checkpoint.card.get("step"), "weights": checkpoint.fingerprint()}
+    return Subject(
+        denoiser if schedule is None else denoiser.on(parse_schedule(schedule)),
+        checkpoint.shape,
+        said,
+        classes=checkpoint.classes,
+        names=checkpoint.names,
+    )
 
 
 def parse_solver(text: str) -> Solver:
@@ -104,6 +163,16 @@ def problem_for(denoiser: Any, solver: Solver, eta: float | None) -> Problem:
     return ReverseSDE(denoiser, 1.0 if eta is None else eta)
 
 
+def process() -> tuple[int, int]:
+    """Which process this is, and of how many, as `torchrun` says."""
+    words = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not all(word.isdigit() for word in words) or int(words[0]) >= int(words[1]):
+        raise ValueError(
+            f"RANK={words[0]} and WORLD_SIZE={words[1]} in the environment: start with torchrun, or unset both"
+        )
+    return int(words[0]), int(words[1])
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Torch on `count` threads: on more than one, tensors this small take longer, far longer on a busy machine."""
@@ -115,10 +184,26 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def folder(path: Path, option: str = "--out") -> Path:
+    """`path` in full, once it is a folder that can be written to; ValueError otherwise."""
+    no_file(path, option)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return check_writable(path / "manifest.json").parent
+    except OSError as error:
+        raise ValueError(f"{option}: {error}") from error
+
+
+def no_file(path: Path, option: str = "--out") -> None:
+    """ValueError where a folder is wanted and a file lies: to be known before long work."""
+    if path.is_file():
+        raise ValueError(f"{option} {path} is a file: name a folder")
+
+
 def output(path: Path, suffixes: tuple[str, ...], option: str = "--out") -> Path:
     """`path` in full, if a file of one of these kinds can be written there; ValueError otherwise."""
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{option} {path}: its name must end in {' or '.join(suffixes)}")
+        raise ValueError(f"{option} {path}: the name of a file must end in {' or '.join(suffixes)}")
     try:
         return check_writable(path)
     except OSError as error:

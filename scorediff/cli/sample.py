@@ -9,13 +9,29 @@ import typer
 from scorediff.cli import flags, options
 
 if TYPE_CHECKING:
-    from scorediff.exact import Target
     from scorediff.solvers import Solution, Solver
 
 __all__ = ["sample"]
 
 _STEPS = 20
 
+_Model = Annotated[
+    str,
+    typer.Option(
+        help="A law (digits, gaussian, mixture), a network (digits-unet, fashion-unet), a run's folder or its file.",
+        rich_help_panel=flags.PROBLEM,
+    ),
+]
+_Label = Annotated[
+    str, typer.Option(help="A class, by number or name; all in turn; or none.", rich_help_panel=flags.PROBLEM)
+]
+_Schedule = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise schedule; see 'scorediff solvers'. By default a network's own, vp-linear for a law.",
+        rich_help_panel=flags.PROBLEM,
+    ),
+]
 _Bandwidth = Annotated[
     float | None, typer.Option(help="Smoothing of the digits (default 0.1).", rich_help_panel=flags.PROBLEM)
 ]
@@ -38,22 +54,37 @@ _Terminal = Annotated[
 _MaxEvaluations = Annotated[
     int | None, typer.Option(help="Budget per sample of an adaptive solver.", rich_help_panel=flags.SOLVER)
 ]
-_Count = Annotated[int, typer.Option("--n", min=1, help="How many samples.", rich_help_panel=flags.RUN)]
-_BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Samples at a time (default: all).", rich_help_panel=flags.RUN)
+_Count = Annotated[
+    int,
+    typer.Option(
+        "--n", "--count", min=1, help="How many samples (under torchrun: --count).", rich_help_panel=flags.RUN
+    ),
 ]
+_BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "--batch",
+        min=1,
+        help="Samples at a time (default: all; 256 into a folder).",
+        rich_help_panel=flags.RUN,
+    ),
+]
+_Shard = Annotated[int, typer.Option(min=1, help="Samples in a file of a folder.", rich_help_panel=flags.OUTPUT)]
 _Out = Annotated[
     Path,
     typer.Option(
-        help="A picture (.png), or samples, status, evaluations and settings (.npz).", rich_help_panel=flags.OUTPUT
+        help="A picture (.png); samples, labels, status, evaluations and settings (.npz); a folder (no suffix).",
+        rich_help_panel=flags.OUTPUT,
     ),
 ]
 
 
 def sample(
-    model: flags.Model = "digits",
+    model: _Model = "digits",
+    label: _Label = "all",
     bandwidth: _Bandwidth = None,
-    schedule: flags.Schedule = "vp-linear",
+    schedule: _Schedule = None,
     eta: _Eta = None,
     t_start: flags.TStart = None,
     t_end: flags.TEnd = None,
@@ -66,47 +97,100 @@ def sample(
     seed: flags.Seed = 0,
     dtype: flags.Dtype = "float32",
     batch_size: _BatchSize = None,
+    shard: _Shard = 1024,
     threads: flags.Threads = 1,
     progress: flags.Progress = True,
     out: _Out = Path("samples.png"),
 ) -> None:
-    """Sample a law whose denoiser is known exactly, and write a picture or the numbers.
+    """Sample a law whose denoiser is known exactly, or a trained network, and write a picture, the numbers, or both by
+    the thousand.
 
     Solvers of the ODE run on the probability flow, solvers of the SDE on the reverse SDE. The same seed gives the same
-    samples, whatever the batch size.
+    samples, whatever the batch size. Into a folder go files of --shard samples; a run that is cut off and called again
+    goes on, and under `torchrun` processes share it.
 
     Examples:
 
         scorediff sample --solver dpm++2m --steps 12
+        scorediff sample --model fashion-unet --label sneaker --solver unipc-3 --steps 10
         scorediff sample --solver ddim --eta 0.5 --steps 50 --n 100
         scorediff sample --solver rk45:rtol=1e-4 --schedule edm --out edm.npz
-        scorediff sample --model mixture --solver ddpm --n 2000 --out m.png
+        scorediff sample --model run/model.safetensors --n 50000 --batch-size 256 --out samples/
     """
     import scorediff as sd
 
-    path = options.output(out, (".png", ".npz"))
+    folder = out.suffix == "" or out.is_dir()
+    path = out if folder else options.output(out, (".png", ".npz"))
     chosen = options.parse_solver(solver)
-    target = options.target_named(model, bandwidth)
-    problem = options.problem_for(target.denoiser(options.parse_schedule(schedule)), chosen, eta)
+    subject = options.subject_named(model, bandwidth, schedule)
+    labels = subject.label(label)
+    problem = options.problem_for(subject.denoiser, chosen, eta)
+    how: dict[str, Any] = {
+        "steps": _steps(chosen, steps),
+        "spacing": options.parse_spacing(spacing),
+        "t_start": t_start,
+        "t_end": t_end,
+        "max_evaluations": max_evaluations,
+        "terminal": options.terminal_named(terminal),
+        "dtype": options.dtype_named(dtype),
+        "batch_size": batch_size,
+    }
     with options.threads(threads):
+        if folder:
+            told = (
+                {"label": label} if subject.target else {"label": label, "batch": batch_size or 256, "threads": threads}
+            )
+            _into(options.folder(path), problem, chosen, subject, labels, told, n, shard, seed, progress, how)
+            return
+        cond = {} if labels is None else {"label": labels(range(n))}
         solution = sd.sample(
-            problem,
-            chosen,
-            (n, *target.event_shape),
-            steps=_steps(chosen, steps),
-            spacing=options.parse_spacing(spacing),
-            t_start=t_start,
-            t_end=t_end,
-            max_evaluations=max_evaluations,
-            seed=seed,
-            terminal=options.terminal_named(terminal),
-            dtype=options.dtype_named(dtype),
-            batch_size=batch_size,
-            progress=progress,
+            problem, chosen, (n, *subject.shape), seed=seed, cond=cond, progress=progress, **how
         ).check()
     words = f"{chosen.name}, {solution.evaluations.mean():.4g} evaluations"
-    _write(path, target, solution, words, {"model": model, "bandwidth": getattr(target, "bandwidth", None)})
+    _write(path, subject, solution, words, cond)
     print(f"{out}: {n} samples by {words} each")
+
+
+def _into(
+    path: Path,
+    problem: Any,
+    solver: "Solver",
+    subject: options.Subject,
+    labels: Any,
+    told: dict[str, Any],
+    n: int,
+    shard: int,
+    seed: int,
+    progress: bool,
+    how: dict[str, Any],
+) -> None:
+    """The part of this process in files of samples; `torchrun` says which it is. `told` joins the manifest: what a
+    network's last digits depend on is the same when a run goes on.
+    """
+    from scorediff.shards import batch_rounding, sample_shards
+
+    rank, parts = options.process()
+    how["batch_size"] = how["batch_size"] or 256
+    shards = sample_shards(
+        problem,
+        solver,
+        subject.shape,
+        path,
+        n=n,
+        size=shard,
+        seed=seed,
+        labels=labels,
+        rank=rank,
+        parts=parts,
+        settings={**subject.said, **told},
+        progress=progress and rank == 0,
+        **how,
+    )
+    if rank == 0:
+        rounding = batch_rounding(problem, solver, shards, seed=seed, labels=labels, **how)
+        left = len(shards.missing())
+        others = f" ({left} files are still with other processes)" if left else ""
+        print(f"{path}: {n} samples in {len(shards)} files{others}; the first two made alone differ by {rounding:.1e}")
 
 
 def _steps(solver: "Solver", steps: int | None) -> int | None:
@@ -120,21 +204,23 @@ def _steps(solver: "Solver", steps: int | None) -> int | None:
     return None
 
 
-def _write(path: Path, target: "Target", solution: "Solution", words: str, model: dict[str, Any]) -> None:
+def _write(path: Path, subject: options.Subject, solution: "Solution", words: str, cond: dict[str, Any]) -> None:
     import numpy as np
 
-    from scorediff.pictures import contact_sheet, scatter, write_whole
+    from scorediff.files import write_whole
+    from scorediff.pictures import contact_sheet, scatter
 
     if path.suffix.lower() == ".npz":
-        settings = np.array(json.dumps({**model, **solution.settings}))
-        status, evaluations = solution.status, solution.evaluations
-        write_whole(
-            path,
-            lambda part: np.savez(
-                part, samples=solution.x.numpy(), status=status, evaluations=evaluations, settings=settings
-            ),
-        )
-    elif len(target.event_shape) == 3:
-        contact_sheet(path, solution.x, ink=True)
+        settings = np.array(json.dumps({**subject.said, **solution.settings}))
+        arrays = {
+            "samples": solution.x.numpy(),
+            "status": solution.status,
+            "evaluations": solution.evaluations,
+            "settings": settings,
+        } | {f"{name}s": value.numpy() for name, value in cond.items()}
+        write_whole(path, lambda part: np.savez(part, **arrays))
+    elif len(subject.shape) == 3:
+        contact_sheet(path, solution.x, ink=True, scale=max(64 // subject.shape[-1], 1))
     else:
-        scatter(path, solution.x, truth=target.sample(2000, seed=1), title=words)
+        truth = None if subject.target is None else subject.target.sample(2000, seed=1)
+        scatter(path, solution.x, truth=truth, title=words)

@@ -1,0 +1,213 @@
+"""`scorediff experiment ...`: the classic experiments on a trained network."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scorediff.cli import flags, options
+
+if TYPE_CHECKING:
+    from scorediff.data import Data
+    from scorediff.experiments import Experiment
+
+__all__ = ["experiments"]
+
+experiments = typer.Typer(no_args_is_help=True, help="The classic experiments on a trained network: table and picture.")
+
+_Model = Annotated[str, typer.Option(help="digits-unet, fashion-unet, a run's folder or its file.")]
+_Data = Annotated[str | None, typer.Option(help="What the network was trained on; by default what its card says.")]
+_Out = Annotated[Path, typer.Option(help="The folder to write the table and the picture to; made where missing.")]
+_Steps = Annotated[str, typer.Option(help="Numbers of steps, by commas.")]
+
+
+def _checkpoint(model: str) -> Any:
+    from scorediff.checkpoints import load
+
+    return load(model)
+
+
+def _data(given: str | None, checkpoint: Any) -> "Data":
+    from scorediff.data import load_data
+
+    return load_data(given or _told(checkpoint, "--data"))
+
+
+def _told(checkpoint: Any, option: str) -> str:
+    """The data of the package that the network was trained on: what else its card names may be anywhere."""
+    from scorediff.data import NAMED
+
+    title = checkpoint.card.get("data")
+    if title not in NAMED:
+        raise ValueError(f"the network was trained on {title!r}, whose place it does not know: give {option}")
+    return str(title)
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise ValueError(f"{text!r}: whole numbers above 0 are wanted, by commas, as in 5,10,20")
+    return found
+
+
+def _finish(found: "Experiment", out: Path, name: str) -> None:
+    print(found.table())
+    for path in found.write(options.folder(out), name):
+        print(out / path.name)
+
+
+@experiments.command()
+def quality(
+    model: _Model = "digits-unet",
+    data: _Data = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="Whose features are compared: digits, fashion-mnist or a file.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=40, help="Samples of every run.")] = 2000,
+    steps: _Steps = "10,20,50,100,1000",
+    solvers: Annotated[str, typer.Option(help="Solvers of the flow, by commas.")] = (
+        "ddim,dpm++2m,dpm++3m,unipc-3,edm-heun,exponential-adams"
+    ),
+    nfe: Annotated[str, typer.Option(help="Their evaluations, by commas.")] = "5,8,12,20,50",
+    seed: flags.Seed = 0,
+    threads: flags.Threads = 1,
+    progress: flags.Progress = True,
+    out: _Out = Path("experiments"),
+) -> None:
+    """DDIM's table: Frechet distance against steps and eta, and what solvers of higher order do with few of them.
+
+    Some 6400 evaluations for each sample: an hour on two cores for 2000 digits. Fewer --n or --steps take less.
+    """
+    from scorediff import metrics
+    from scorediff.experiments import quality as run
+
+    checkpoint = _checkpoint(model)
+    chosen = _data(data, checkpoint)
+    net = metrics.classifier(classifier or _told(checkpoint, "--classifier"))
+    if tuple(net.shape) != tuple(checkpoint.shape):
+        raise ValueError(f"the classifier takes {tuple(net.shape)}, and the network makes {tuple(checkpoint.shape)}")
+    options.no_file(out)
+    with options.threads(threads):
+        found = run(
+            checkpoint,
+            chosen,
+            net.features,
+            n=n,
+            steps=_counts(steps),
+            solvers=options.split_solvers(solvers),
+            budgets=_counts(nfe),
+            seed=seed,
+            progress=progress,
+        )
+    _finish(found, out, "quality")
+
+
+@experiments.command()
+def consistency(
+    model: _Model = "digits-unet",
+    solver: Annotated[str, typer.Option(help="See 'scorediff solvers'.")] = "ddim",
+    steps: _Steps = "5,10,20,50,100",
+    n: Annotated[int, typer.Option("--n", min=1, help="Starts.")] = 10,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = 1,
+    out: _Out = Path("experiments"),
+) -> None:
+    """The same starts with more and more steps."""
+    from scorediff.experiments import consistency as run
+
+    options.no_file(out)
+    with options.threads(threads):
+        found = run(_checkpoint(model), solver=options.parse_solver(solver), steps=_counts(steps), n=n, seed=seed)
+    _finish(found, out, "consistency")
+
+
+@experiments.command()
+def interpolation(
+    model: _Model = "digits-unet",
+    solver: Annotated[str, typer.Option(help="See 'scorediff solvers'.")] = "dpm++2m",
+    steps: Annotated[int, typer.Option(min=1)] = 20,
+    rows: Annotated[int, typer.Option(min=1, help="Pairs of starts.")] = 5,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = 1,
+    out: _Out = Path("experiments"),
+) -> None:
+    """Images on the great circle between two starts."""
+    from scorediff.experiments import interpolation as run
+
+    options.no_file(out)
+    with options.threads(threads):
+        found = run(_checkpoint(model), solver=options.parse_solver(solver), steps=steps, rows=rows, seed=seed)
+    _finish(found, out, "interpolation")
+
+
+@experiments.command()
+def reconstruction(
+    model: _Model = "digits-unet",
+    data: _Data = None,
+    solvers: Annotated[str, typer.Option(help="Solvers of the flow, by commas.")] = "ddim,dpm++2m,unipc-3,heun",
+    steps: _Steps = "10,20,50,100,200",
+    n: Annotated[int, typer.Option("--n", min=1, help="Images.")] = 64,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = 1,
+    out: _Out = Path("experiments"),
+) -> None:
+    """Images to noise and back: error against steps."""
+    from scorediff.experiments import reconstruction as run
+
+    checkpoint = _checkpoint(model)
+    options.no_file(out)
+    with options.threads(threads):
+        found = run(
+            checkpoint,
+            _data(data, checkpoint),
+            solvers=options.split_solvers(solvers),
+            steps=_counts(steps),
+            n=n,
+            seed=seed,
+        )
+    _finish(found, out, "reconstruction")
+
+
+@experiments.command()
+def switching(
+    model: _Model = "digits-unet",
+    solvers: Annotated[str | None, typer.Option(help="Some, by commas (default: the whole shelf).")] = None,
+    budget: Annotated[int, typer.Option(min=2, help="Evaluations of a fixed grid.")] = 24,
+    n: Annotated[int, typer.Option("--n", min=1, help="Starts.")] = 10,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = 1,
+    progress: flags.Progress = True,
+    out: _Out = Path("experiments"),
+) -> None:
+    """Train once, switch solvers: one contact sheet of the whole shelf."""
+    from scorediff.experiments import switching as run
+
+    names = None if solvers is None else options.split_solvers(solvers)
+    options.no_file(out)
+    with options.threads(threads):
+        found = run(_checkpoint(model), n=n, budget=budget, solvers=names, seed=seed, progress=progress)
+    _finish(found, out, "switching")
+
+
+@experiments.command()
+def splitting(
+    model: _Model = "digits-unet",
+    data: _Data = None,
+    solver: Annotated[str, typer.Option(help="See 'scorediff solvers'.")] = "dpm++2m",
+    steps: _Steps = "5,10,20,40,80",
+    n: Annotated[int, typer.Option("--n", min=2, help="Samples.")] = 64,
+    seed: flags.Seed = 0,
+    threads: flags.Threads = 1,
+    out: _Out = Path("experiments"),
+) -> None:
+    """Where the error comes from: steps, start, end, network."""
+    from scorediff.experiments import splitting as run
+
+    checkpoint = _checkpoint(model)
+    options.no_file(out)
+    with options.threads(threads):
+        found = run(checkpoint, _data(data, checkpoint), solver=solver, steps=_counts(steps), n=n, seed=seed)
+    _finish(found, out, "splitting")
