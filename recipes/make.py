@@ -1,9 +1,9 @@
 """Make what comes with the package: the networks, and the classifiers whose features they are measured by.
 
     python recipes/make.py digits-classifier      10 seconds
-    python recipes/make.py digits-unet            10 minutes on two cores
+    python recipes/make.py digits-unet            7 minutes on two cores
     python recipes/make.py fashion-classifier     3 minutes; wants Debian's package dataset-fashion-mnist
-    python recipes/make.py fashion-unet           2 hours on two cores
+    python recipes/make.py fashion-unet           an hour on two cores
 
 A network is trained in runs/NAME, from where it was left; measured; and compared with the one of the package. With
 --write it takes its place.

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from scorediff import registry
 from scorediff.denoiser import Denoiser
-from scorediff.files import read_tensors, write_tensors
+from scorediff.files import read_tensors, shipped_tensors, write_tensors
 from scorediff.nn import Network
 from scorediff.predictions import Prediction
 from scorediff.schedules import Schedule
@@ -75,9 +74,7 @@ def save(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None 
 
 def shipped() -> tuple[str, ...]:
     """The names of the checkpoints that come with the package."""
-    suffix = ".safetensors"
-    places = (place.name for place in (files("scorediff") / "assets").iterdir())
-    return tuple(sorted(name.removesuffix(suffix) for name in places if name.endswith(suffix)))
+    return tuple(sorted(shipped_tensors()))
 
 
 def load(
@@ -124,10 +121,10 @@ def _place(name: str | Path) -> Path:
         path = path / "model.safetensors"
     if path.is_file():
         return path
-    known = shipped()
+    known = shipped_tensors()
     if str(name) in known:
-        return Path(str(files("scorediff") / "assets" / f"{name}.safetensors"))
-    hint = registry.nearest(str(name), known) or f"; known: {', '.join(known)}, or a file .safetensors"
+        return known[str(name)]
+    hint = registry.nearest(str(name), known) or f"; known: {', '.join(sorted(known))}, or a file .safetensors"
     raise FileNotFoundError(f"there is no checkpoint {str(name)!r}{hint}")
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["agree", "check_writable", "read_tensors", "remove_parts", "write_tensors", "write_whole"]
+__all__ = ["agree", "check_writable", "read_tensors", "remove_parts", "shipped_tensors", "write_tensors", "write_whole"]
 
 
 def check_writable(path: str | Path) -> Path:
@@ -101,6 +102,13 @@ def read_tensors(path: Path, device: "torch.device | str" = "cpu") -> "tuple[dic
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def shipped_tensors(folder: str = "") -> dict[str, Path]:
+    """The safetensors files that come with the package in a folder of its assets, by name."""
+    suffix = ".safetensors"
+    places = (files("scorediff") / "assets" / folder).iterdir()
+    return {p.name.removesuffix(suffix): Path(str(p)) for p in places if p.name.endswith(suffix)}
 
 
 def agree(path: Path, settings: Mapping[str, Any], kind: str, *, anew: bool = False) -> None:

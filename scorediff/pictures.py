@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff.data.arrays import to_pixels
 from scorediff.files import write_whole
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ def _bytes(images: Tensor, ink: bool) -> np.ndarray:
         images = images.unsqueeze(1)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
         raise ValueError(f"images of shape {shape}: (N, H, W), (N, 1, H, W) or (N, 3, H, W) is wanted, N at least 1")
-    values = torch.nan_to_num(images.detach().cpu().double(), nan=-1.0).clamp(-1, 1)
+    values = torch.nan_to_num(images.detach().cpu().double(), nan=-1.0)
     values = -values if ink and images.shape[1] == 1 else values
-    return ((values + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+    return to_pixels(values).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
 
 
 def _imsave(path: Path, array: np.ndarray) -> None:

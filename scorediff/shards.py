@@ -37,16 +37,17 @@ class Shards:
 
     def missing(self) -> list[int]:
         """The files that are not there yet, or are damaged."""
-        return [k for k in range(len(self)) if not self._whole(k)]
+        return [k for k in range(len(self)) if not self.whole(k)]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The samples of each file that is there, in order."""
         for k in range(len(self)):
-            if self._whole(k):
+            if self.whole(k):
                 with np.load(self.path(k), allow_pickle=False) as archive:
                     yield archive["samples"]
 
-    def _whole(self, k: int) -> bool:
+    def whole(self, k: int) -> bool:
+        """Whether file `k` is there and undamaged."""
         try:
             with self.path(k).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return np.array_equal(archive["ids"], self.ids(k)) and "samples.npy" in archive.zip.namelist()
@@ -141,10 +142,9 @@ def batch_rounding(
     """
     import torch
 
-    first = next(iter(shards), None)
-    if first is None or 0 in shards.missing():
+    if not shards.whole(0):
         return float("nan")
-    kept = torch.from_numpy(first[:count])
+    kept = torch.from_numpy(next(iter(shards))[:count])
     ids = range(len(kept))
     given = {} if labels is None else {"label": labels(ids)}
     alone = {**options, "batch_size": 1}

@@ -1,4 +1,4 @@
-"""The command line: `scorediff sample`, `train`, `compare`, `order`, `solvers` and `demo`."""
+"""The command line: `scorediff sample`, `train`, `average`, `experiment`, `compare`, `order`, `solvers`, `demo`."""
 
 import os
 import sys

@@ -8,6 +8,8 @@ import typer
 from scorediff.cli import flags, options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scorediff.data import Data
     from scorediff.experiments import Experiment
 
@@ -18,6 +20,8 @@ experiments = typer.Typer(no_args_is_help=True, help="The classic experiments on
 _Model = Annotated[str, typer.Option(help="digits-unet, fashion-unet, a run's folder or its file.")]
 _Data = Annotated[str | None, typer.Option(help="What the network was trained on; by default what its card says.")]
 _Out = Annotated[Path, typer.Option(help="The folder to write the table and the picture to; made where missing.")]
+_Solver = Annotated[str, typer.Option(help="See 'scorediff solvers'.")]
+_Solvers = Annotated[str, typer.Option(help="Solvers of the flow, by commas.")]
 _Steps = Annotated[str, typer.Option(help="Numbers of steps, by commas.")]
 
 
@@ -53,7 +57,11 @@ def _counts(text: str) -> list[int]:
     return found
 
 
-def _finish(found: "Experiment", out: Path, name: str) -> None:
+def _run(name: str, out: Path, threads: int, experiment: "Callable[[], Experiment]") -> None:
+    """Run an experiment, print its table, and write table and picture."""
+    options.no_file(out)
+    with options.threads(threads):
+        found = experiment()
     print(found.table())
     for path in found.write(options.folder(out), name):
         print(out / path.name)
@@ -68,9 +76,7 @@ def quality(
     ] = None,
     n: Annotated[int, typer.Option("--n", min=40, help="Samples of every run.")] = 2000,
     steps: _Steps = "10,20,50,100,1000",
-    solvers: Annotated[str, typer.Option(help="Solvers of the flow, by commas.")] = (
-        "ddim,dpm++2m,dpm++3m,unipc-3,edm-heun,exponential-adams"
-    ),
+    solvers: _Solvers = "ddim,dpm++2m,dpm++3m,unipc-3,edm-heun,exponential-adams",
     nfe: Annotated[str, typer.Option(help="Their evaluations, by commas.")] = "5,8,12,20,50",
     seed: flags.Seed = 0,
     threads: flags.Threads = 1,
@@ -89,9 +95,11 @@ def quality(
     net = metrics.classifier(classifier or _told(checkpoint, "--classifier"))
     if tuple(net.shape) != tuple(checkpoint.shape):
         raise ValueError(f"the classifier takes {tuple(net.shape)}, and the network makes {tuple(checkpoint.shape)}")
-    options.no_file(out)
-    with options.threads(threads):
-        found = run(
+    _run(
+        "quality",
+        out,
+        threads,
+        lambda: run(
             checkpoint,
             chosen,
             net.features,
@@ -101,14 +109,14 @@ def quality(
             budgets=_counts(nfe),
             seed=seed,
             progress=progress,
-        )
-    _finish(found, out, "quality")
+        ),
+    )
 
 
 @experiments.command()
 def consistency(
     model: _Model = "digits-unet",
-    solver: Annotated[str, typer.Option(help="See 'scorediff solvers'.")] = "ddim",
+    solver: _Solver = "ddim",
     steps: _Steps = "5,10,20,50,100",
     n: Annotated[int, typer.Option("--n", min=1, help="Starts.")] = 10,
     seed: flags.Seed = 0,
@@ -118,16 +126,18 @@ def consistency(
     """The same starts with more and more steps."""
     from scorediff.experiments import consistency as run
 
-    options.no_file(out)
-    with options.threads(threads):
-        found = run(_checkpoint(model), solver=options.parse_solver(solver), steps=_counts(steps), n=n, seed=seed)
-    _finish(found, out, "consistency")
+    _run(
+        "consistency",
+        out,
+        threads,
+        lambda: run(_checkpoint(model), solver=options.parse_solver(solver), steps=_counts(steps), n=n, seed=seed),
+    )
 
 
 @experiments.command()
 def interpolation(
     model: _Model = "digits-unet",
-    solver: Annotated[str, typer.Option(help="See 'scorediff solvers'.")] = "dpm++2m",
+    solver: _Solver = "dpm++2m",
     steps: Annotated[int, typer.Option(min=1)] = 20,
     rows: Annotated[int, typer.Option(min=1, help="Pairs of starts.")] = 5,
     seed: flags.Seed = 0,
@@ -137,17 +147,19 @@ def interpolation(
     """Images on the great circle between two starts."""
     from scorediff.experiments import interpolation as run
 
-    options.no_file(out)
-    with options.threads(threads):
-        found = run(_checkpoint(model), solver=options.parse_solver(solver), steps=steps, rows=rows, seed=seed)
-    _finish(found, out, "interpolation")
+    _run(
+        "interpolation",
+        out,
+        threads,
+        lambda: run(_checkpoint(model), solver=options.parse_solver(solver), steps=steps, rows=rows, seed=seed),
+    )
 
 
 @experiments.command()
 def reconstruction(
     model: _Model = "digits-unet",
     data: _Data = None,
-    solvers: Annotated[str, typer.Option(help="Solvers of the flow, by commas.")] = "ddim,dpm++2m,unipc-3,heun",
+    solvers: _Solvers = "ddim,dpm++2m,unipc-3,heun",
     steps: _Steps = "10,20,50,100,200",
     n: Annotated[int, typer.Option("--n", min=1, help="Images.")] = 64,
     seed: flags.Seed = 0,
@@ -158,17 +170,19 @@ def reconstruction(
     from scorediff.experiments import reconstruction as run
 
     checkpoint = _checkpoint(model)
-    options.no_file(out)
-    with options.threads(threads):
-        found = run(
+    _run(
+        "reconstruction",
+        out,
+        threads,
+        lambda: run(
             checkpoint,
             _data(data, checkpoint),
             solvers=options.split_solvers(solvers),
             steps=_counts(steps),
             n=n,
             seed=seed,
-        )
-    _finish(found, out, "reconstruction")
+        ),
+    )
 
 
 @experiments.command()
@@ -186,17 +200,19 @@ def switching(
     from scorediff.experiments import switching as run
 
     names = None if solvers is None else options.split_solvers(solvers)
-    options.no_file(out)
-    with options.threads(threads):
-        found = run(_checkpoint(model), n=n, budget=budget, solvers=names, seed=seed, progress=progress)
-    _finish(found, out, "switching")
+    _run(
+        "switching",
+        out,
+        threads,
+        lambda: run(_checkpoint(model), n=n, budget=budget, solvers=names, seed=seed, progress=progress),
+    )
 
 
 @experiments.command()
 def splitting(
     model: _Model = "digits-unet",
     data: _Data = None,
-    solver: Annotated[str, typer.Option(help="See 'scorediff solvers'.")] = "dpm++2m",
+    solver: _Solver = "dpm++2m",
     steps: _Steps = "5,10,20,40,80",
     n: Annotated[int, typer.Option("--n", min=2, help="Samples.")] = 64,
     seed: flags.Seed = 0,
@@ -207,7 +223,9 @@ def splitting(
     from scorediff.experiments import splitting as run
 
     checkpoint = _checkpoint(model)
-    options.no_file(out)
-    with options.threads(threads):
-        found = run(checkpoint, _data(data, checkpoint), solver=solver, steps=_counts(steps), n=n, seed=seed)
-    _finish(found, out, "splitting")
+    _run(
+        "splitting",
+        out,
+        threads,
+        lambda: run(checkpoint, _data(data, checkpoint), solver=solver, steps=_counts(steps), n=n, seed=seed),
+    )

@@ -9,9 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Data"]
+__all__ = ["Data", "from_pixels", "to_pixels"]
 
 _CLASSES = 100_000
+
+
+def from_pixels(values: Tensor) -> Tensor:
+    """Bytes 0 .. 255 as float32 from -1 to 1; other numbers as they are, float32."""
+    return values.float() / 127.5 - 1 if values.dtype is torch.uint8 else values.float()
+
+
+def to_pixels(values: Tensor) -> Tensor:
+    """Numbers from -1 to 1 as bytes 0 .. 255; what lies outside is clipped."""
+    return ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +81,8 @@ class Data:
     def batch(self, rows: Sequence[int] | np.ndarray | slice) -> Tensor:
         """Some samples, float32 of shape (len(rows), ...)."""
         chosen = self.values[rows]
-        found = torch.from_numpy(np.array(chosen, dtype=np.float32, order="C"))
-        # 0 .. 255 to -1 .. 1
-        return found / 127.5 - 1 if chosen.dtype == np.uint8 else found
+        kept = np.uint8 if chosen.dtype == np.uint8 else np.float32
+        return from_pixels(torch.from_numpy(np.array(chosen, dtype=kept, order="C")))
 
     def split(self, held_out: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """The rows of all but `held_out` samples drawn by `seed`, and of those. Raises ValueError where none would be

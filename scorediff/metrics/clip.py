@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorediff.data.arrays import to_pixels
 from scorediff.metrics.estimate import Estimate
 
 __all__ = ["clip_score"]
@@ -39,10 +40,8 @@ def clip_score(
     for name in ("get_image_features", "get_text_features"):
         setattr(net, name, _pooled(getattr(net, name)))
     metric = CLIPScore(lambda: (net, words_and_pixels)).to(device)
-    # 0 .. 255
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     each = []
-    for image, text in zip(pixels, words, strict=True):
+    for image, text in zip(to_pixels(images), words, strict=True):
         metric.reset()
         metric.update(image.to(device), text)
         each.append(float(metric.score))  # compute() would make a negative one 0

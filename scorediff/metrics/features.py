@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from scorediff import registry
 from scorediff.data import Data
-from scorediff.files import read_tensors, write_tensors
+from scorediff.data.arrays import from_pixels, to_pixels
+from scorediff.files import read_tensors, shipped_tensors, write_tensors
 
 __all__ = ["Classifier", "Extractor", "classifier", "features", "fit_classifier", "inception", "save_classifier"]
 
@@ -52,7 +52,7 @@ def _batches(images: Any, size: int) -> Iterator[Tensor]:
         return
     for part in [images] if isinstance(images, (Tensor, np.ndarray)) else images:
         for batch in torch.as_tensor(part).split(size):
-            yield batch.float() / 127.5 - 1 if batch.dtype is torch.uint8 else batch.float()
+            yield from_pixels(batch)
 
 
 class Classifier(nn.Module):
@@ -121,11 +121,10 @@ def classifier(name: str | Path) -> Classifier:
 
     Raises FileNotFoundError where there is none, ValueError for a damaged file.
     """
-    folder = files("scorediff") / "assets" / "classifiers"
-    known = sorted(place.name.removesuffix(".safetensors") for place in folder.iterdir())
-    path = Path(str(folder / f"{name}.safetensors")) if str(name) in known else Path(name).expanduser()
+    known = shipped_tensors("classifiers")
+    path = known.get(str(name), Path(name).expanduser())
     if not path.is_file():
-        hint = registry.nearest(str(name), known) or f"; known: {', '.join(known)}, or a file .safetensors"
+        hint = registry.nearest(str(name), known) or f"; known: {', '.join(sorted(known))}, or a file .safetensors"
         raise FileNotFoundError(f"there is no classifier {str(name)!r}{hint}")
     try:
         weights, said = read_tensors(path)
@@ -156,6 +155,6 @@ def inception(weights: str | Path | None = None) -> Extractor:
 
     def extract(images: Tensor) -> Tensor:
         whole = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-        return net.to(images.device)(((whole.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        return net.to(images.device)(to_pixels(whole))
 
     return extract
