@@ -34,6 +34,7 @@ from scorediff.predictions import (
     DataPrediction,
     EDMPrediction,
     FlowPrediction,
+    Negated,
     NoisePrediction,
     Prediction,
     ScorePrediction,
@@ -41,7 +42,18 @@ from scorediff.predictions import (
 )
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.sampling import encode, prior, renoise, sample
-from scorediff.schedules import EDM, VE, CustomSchedule, RectifiedFlow, Schedule, SubVP, VPCosine, VPDiscrete, VPLinear
+from scorediff.schedules import (
+    EDM,
+    VE,
+    CustomSchedule,
+    RectifiedFlow,
+    Schedule,
+    SubVP,
+    VPCosine,
+    VPDiscrete,
+    VPLinear,
+    ZeroTerminalSNR,
+)
 from scorediff.solvers import (
     DDIM,
     DDPM,
@@ -182,6 +194,7 @@ __all__ = [
     "Kutta3",
     "LinearPart",
     "LogSNR",
+    "Negated",
     "Noise",
     "NoiseForm",
     "NoisePart",
@@ -234,6 +247,7 @@ __all__ = [
     "VPDiscrete",
     "VPLinear",
     "VPrediction",
+    "ZeroTerminalSNR",
     "encode",
     "load",
     "prior",

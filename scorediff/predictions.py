@@ -12,6 +12,7 @@ __all__ = [
     "DataPrediction",
     "EDMPrediction",
     "FlowPrediction",
+    "Negated",
     "NoisePrediction",
     "Prediction",
     "ScorePrediction",
@@ -111,3 +112,19 @@ class EDMPrediction(Prediction):
     def input_scale(self, schedule: Schedule, t: Any) -> Any:
         # c_in y = x / sqrt(sigma^2 + alpha^2 c^2)
         return 1 / np.sqrt(schedule.sigma(t) ** 2 + (self.data_std * schedule.alpha(t)) ** 2)
+
+
+@dataclass(frozen=True)
+class Negated(Prediction):
+    """Another prediction with its sign turned: the velocity `x0 - eps` of flows whose time 0 is noise
+    (arXiv:2210.02747), unless told otherwise.
+    """
+
+    of: Prediction = FlowPrediction()
+
+    def row(self, schedule: Schedule, t: Any) -> Pair:
+        a, b = self.of.row(schedule, t)
+        return -a, -b
+
+    def input_scale(self, schedule: Schedule, t: Any) -> Any:
+        return self.of.input_scale(schedule, t)

@@ -51,6 +51,7 @@ def test_each_prediction_is_what_its_paper_says(schedule):
         sd.VPrediction(): alpha * eps - sigma * x0,
         sd.ScorePrediction(): -eps / sigma,
         sd.FlowPrediction(): eps - x0,
+        sd.Negated(sd.VPrediction()): sigma * x0 - alpha * eps,
         sd.EDMPrediction(data_std=c): (x0 - c_skip * y) / c_out,
     }
     for prediction, output in written_out.items():

@@ -109,6 +109,18 @@ def test_the_cosine_table_with_its_clipped_betas_works():
     assert np.all(np.diff(sd.Karras()(schedule, 50).times) < 0)
 
 
+def test_zero_terminal_snr_is_the_rescaled_table_of_its_paper():
+    root = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    rescaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    schedule, rows = sd.ZeroTerminalSNR(), (np.arange(1000) + 1) / 1000
+    np.testing.assert_allclose(schedule.alpha(rows), rescaled, atol=1e-14)
+    np.testing.assert_allclose(schedule.sigma(rows), np.sqrt(1 - rescaled**2), rtol=1e-11)
+    assert schedule.alpha(1.0) == 0.0
+    assert schedule.log_snr(1.0) == -np.inf
+    assert schedule.t_start == 0.999
+    np.testing.assert_allclose(schedule.index(rows), np.arange(1000), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("make", "word"),
     [

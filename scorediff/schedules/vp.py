@@ -148,15 +148,19 @@ class VPDiscrete(_VariancePreserving):
         return self._splines[2]
 
     def _invert(self, log_snr: np.ndarray) -> np.ndarray:
-        # log alpha = -log(1 + e^(-2 lambda)) / 2: Newton's method, from the table and kept between its rows
+        # log alpha = -log(1 + e^(-2 lambda)) / 2
+        return self.time_of(-np.logaddexp(0.0, -2 * log_snr) / 2)
+
+    def time_of(self, log_alpha: np.ndarray) -> np.ndarray:
+        """The times at which `log alpha` has these values: the inverse of `log_alpha(t)`, kept on the table."""
+        # Newton's method, from the table and kept between its rows
         value, slope, _ = self._splines
-        wanted = -np.logaddexp(0.0, -2 * log_snr) / 2
         rows = np.arange(1, len(self.betas) + 1) / len(self.betas)
         table = value(rows)
-        left = np.clip(np.searchsorted(-table, -wanted) - 1, 0, rows.size - 2)
-        t = np.interp(-wanted, -table, rows)
+        left = np.clip(np.searchsorted(-table, -log_alpha) - 1, 0, rows.size - 2)
+        t = np.interp(-log_alpha, -table, rows)
         for _ in range(8):
-            step = (value(t) - wanted) / slope(t)
+            step = (value(t) - log_alpha) / slope(t)
             t = np.clip(t - step, rows[left], rows[left + 1])
             if np.all(np.abs(step) <= np.spacing(t)):
                 break
