@@ -26,7 +26,8 @@ def _load_package() -> None:
     """Import every module that may declare a class: once, since it looks at the disk."""
     import scorediff
 
-    aside = ("scorediff.__main__", "scorediff.cli", "scorediff.testing")  # nothing is declared there
+    # nothing is declared there, or not without other libraries
+    aside = ("scorediff.__main__", "scorediff.cli", "scorediff.interop", "scorediff.testing")
     for module in pkgutil.walk_packages(scorediff.__path__, "scorediff."):
         if not module.name.startswith(aside):
             importlib.import_module(module.name)

@@ -95,15 +95,15 @@ def test_importing_the_library_loads_torch_and_numpy_alone():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     roots = {name.split(".")[0] for name in out}
     heavy = {"scipy", "matplotlib", "torchdiffeq", "torchsde", "typer", "click", "rich", "tqdm", "diffusers", "pandas",
-             "safetensors", "accelerate", "PIL"}  # fmt: skip
+             "safetensors", "accelerate", "PIL", "transformers"}  # fmt: skip
     assert not roots & heavy
 
 
 def test_imports_run_downward_only():
     order = [
-        "files", "states", "arrays", "registry", "schedules", "predictions", "denoiser", "problems", "coordinates",
-        "grids", "noise", "solvers", "backends", "data", "exact", "sampling", "nn", "checkpoints", "shards", "pictures",
-        "study", "metrics", "training", "verify", "experiments", "testing", "cli", "__main__",
+        "files", "states", "arrays", "registry", "schedules", "predictions", "denoiser", "guidance", "problems",
+        "coordinates", "grids", "noise", "solvers", "backends", "data", "exact", "sampling", "nn", "checkpoints",
+        "shards", "pictures", "study", "metrics", "training", "verify", "experiments", "interop", "testing", "cli", "__main__",
     ]  # fmt: skip
     rank = {name: i for i, name in enumerate(order)}
     for path in (ROOT / "scorediff").rglob("*.py"):

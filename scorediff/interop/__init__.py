@@ -1,0 +1,1 @@
+"""Other people's networks as denoisers, and our solvers in their pipelines; a library is imported on first use."""
