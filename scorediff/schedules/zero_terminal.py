@@ -1,6 +1,6 @@
 """Tables of betas rescaled so that nothing of the data is left at their end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ class ZeroTerminalSNR(Schedule):
     Sampling starts at the last row but one unless told otherwise: only some solvers start where alpha is 0.
     """
 
-    table: VPDiscrete = VPDiscrete()
+    table: VPDiscrete = field(default_factory=VPDiscrete)
 
     @property
     def domain(self) -> tuple[float, float]:
