@@ -46,6 +46,11 @@ class Checkpoint:
         time = None if self.network is None else self.network.time(self.schedule)
         return Denoiser(self.net, self.schedule, self.prediction, time=time)
 
+    @property
+    def null(self) -> dict[str, Any]:
+        """What the network is told where it is told no class: `ClassifierFree(c.denoiser, scale, null=c.null)`."""
+        return {"label": self.classes} if self.classes else {}
+
     def fingerprint(self) -> str:
         """A hash of the weights: two networks that differ in one bit have another."""
         mark = hashlib.sha256()

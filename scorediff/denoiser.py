@@ -1,17 +1,18 @@
 """A network, its schedule and its prediction, read as `(data, noise)`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorediff.predictions import Prediction
+from scorediff import registry
+from scorediff.predictions import Pair, Prediction
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample, version
 
-__all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled"]
+__all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled", "described"]
 
 TimeMap = Callable[[Any], Any]
 _CACHED_TIMES = 4096
@@ -31,12 +32,20 @@ class DenoiserLike(Protocol):
 
 
 class Reading(Sequence[Tensor]):
-    """The pair `(data, noise)`, linear in the state and the network's output, each computed when asked for."""
+    """The pair `(data, noise)`, linear in the state and the network's output, each computed when asked for.
 
-    __slots__ = ("_parts", "_rows", "output", "x")
+    `data = p x + q output` and `noise = r x + s output` with `coefficients` ((p, q), (r, s)), as `Prediction.solve`
+    gives them. `rows` is how many rows went through networks for it, one a sample unless told otherwise, and `vjps` how
+    many times a batch was led back through one.
+    """
 
-    def __init__(self, x: Tensor, output: Tensor, rows: tuple[tuple[Any, Any], tuple[Any, Any]]) -> None:
-        self.x, self.output, self._rows = x, output, rows
+    __slots__ = ("_parts", "coefficients", "output", "rows", "vjps", "x")
+
+    def __init__(
+        self, x: Tensor, output: Tensor, coefficients: tuple[Pair, Pair], *, rows: int | None = None, vjps: int = 0
+    ) -> None:
+        self.x, self.output, self.coefficients = x, output, coefficients
+        self.rows, self.vjps = x.shape[0] if rows is None else rows, vjps
         self._parts: list[Tensor | None] = [None, None]
 
     def terms(self, to_data: float, to_noise: float) -> list[tuple[float, Tensor]]:
@@ -44,7 +53,7 @@ class Reading(Sequence[Tensor]):
 
         What a step adds up need then never be computed on its own.
         """
-        (p, q), (r, s) = self._rows
+        (p, q), (r, s) = self.coefficients
         return [(to_data * p + to_noise * r, self.x), (to_data * q + to_noise * s, self.output)]
 
     def __len__(self) -> int:
@@ -59,7 +68,7 @@ class Reading(Sequence[Tensor]):
             return [self[i] for i in range(2)[index]]
         part = self._parts[index]
         if part is None:
-            p, q = (per_sample(c, self.x) for c in self._rows[index])
+            p, q = (per_sample(c, self.x) for c in self.coefficients[index])
             part = self._parts[index] = _linear(p, self.x, q, self.output)
         return part
 
@@ -117,7 +126,7 @@ class Denoiser:
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
         if not isinstance(t, float):
             t = _host_times(t, x)
-        rows, scale, number = (isinstance(t, float) and self._at.get(t)) or self._numbers(t)
+        coefficients, scale, number = (isinstance(t, float) and self._at.get(t)) or self._numbers(t)
         dtype = x.dtype if self._first is None else self._first.dtype
         time_dtype = torch.float64 if dtype is torch.float64 else torch.float32
         if isinstance(number, float):
@@ -126,7 +135,11 @@ class Denoiser:
             times = torch.as_tensor(number, dtype=time_dtype).to(x.device)
         scaled = x if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
         written = version(x)
-        output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
+        try:
+            output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
+        except RuntimeError as error:
+            _explain(self._first, x, cond, error)
+            raise
         if version(x) != written:
             raise ValueError(
                 "the network wrote into its input, the state: give it a copy, lambda x, t: net(x.clone(), t)"
@@ -141,7 +154,7 @@ class Denoiser:
                 f"the network returned shape {tuple(output.shape)} for a state of shape {tuple(x.shape)} at "
                 f"t = {_first(t):.6g}: both must agree (drop a learned variance)"
             )
-        return Reading(x, output if output.dtype is x.dtype else output.to(x.dtype), rows)
+        return Reading(x, output if output.dtype is x.dtype else output.to(x.dtype), coefficients)
 
     def score(self, t: Any, x: Tensor, **cond: Any) -> Tensor:
         """`grad log p_t(x) = -noise / sigma_t`, of the shape of `x`."""
@@ -156,20 +169,25 @@ class Denoiser:
         """The same network on another schedule: same log-SNR, state rescaled, exact."""
         return Rescheduled(self, schedule)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What it is, as plain data."""
+        said = {"prediction": registry.to_dict(self.prediction), "time": registry.to_dict(self.time)}
+        return {"type": "Denoiser", **said}
+
     def _numbers(self, t: Any) -> tuple[Any, Any, Any]:
-        """What the host must know at `t`: the rows of data and noise, the input scale, the network's time."""
+        """What the host must know at `t`: the coefficients of data and noise, the input scale, the network's time."""
         if not isinstance(t, float):
             return self._numbers_at(t)
         if len(self._at) >= _CACHED_TIMES:
             self._at.clear()
         (data, noise), scale, number = self._numbers_at(t)
-        rows = (tuple(map(float, data)), tuple(map(float, noise)))
-        known = self._at[t] = (rows, float(scale), float(number))
+        coefficients = (tuple(map(float, data)), tuple(map(float, noise)))
+        known = self._at[t] = (coefficients, float(scale), float(number))
         return known
 
     def _numbers_at(self, t: Any) -> tuple[Any, Any, Any]:
-        rows = self.prediction.solve(self.schedule, t)
-        return rows, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
+        coefficients = self.prediction.solve(self.schedule, t)
+        return coefficients, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
 
 
 class Rescheduled:
@@ -206,6 +224,11 @@ class Rescheduled:
         """The same network on yet another schedule."""
         return Rescheduled(self.denoiser, schedule)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What it is, as plain data."""
+        own = registry.to_dict(self.denoiser.schedule)
+        return {"type": "Rescheduled", "denoiser": described(self.denoiser), "trained_on": own}
+
     def check(self, t_start: float, t_end: float) -> None:
         """Raise ValueError where a run between these times leaves what the network was trained on."""
         for t in (t_start, t_end):
@@ -215,6 +238,24 @@ class Rescheduled:
                 raise ValueError(
                     f"at t = {t:.6g} of {self.schedule!r}: {error}; start and end the run inside"
                 ) from None
+
+
+def described(denoiser: Any) -> dict[str, Any]:
+    """What a denoiser says of itself, as plain data; its type at least."""
+    return denoiser.to_dict() if hasattr(denoiser, "to_dict") else {"type": type(denoiser).__name__}
+
+
+def _explain(first: Tensor | None, x: Tensor, cond: Mapping[str, Any], error: RuntimeError) -> None:
+    """Raise ValueError where what a network was given lies on another device than it, or has another floating type."""
+    if first is None:
+        return
+    for name, value in {"the state": x, **{f"cond[{key!r}]": value for key, value in cond.items()}}.items():
+        if not isinstance(value, Tensor):
+            continue
+        if value.device != first.device:
+            raise ValueError(f"{name} is on {value.device}, the network on {first.device}: move one of them") from error
+        if value is not x and value.is_floating_point() and value.dtype != first.dtype:
+            raise ValueError(f"{name} is of {value.dtype}, the network of {first.dtype}: convert it") from error
 
 
 def _host_times(t: Any, x: Tensor) -> Any:

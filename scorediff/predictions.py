@@ -14,6 +14,7 @@ __all__ = [
     "FlowPrediction",
     "Negated",
     "NoisePrediction",
+    "Pair",
     "Prediction",
     "ScorePrediction",
     "VPrediction",

@@ -36,7 +36,7 @@ class Door:
         self._watched: list[tuple[int, Any, Any, Tensor]] = []
         self._whole = 0
         self._partial = np.zeros(self._batch, dtype=np.int64)
-        self.calls = self.rows = 0
+        self.calls = self.rows = self.vjps = 0
 
     @classmethod
     def before(cls, problem: Problem, x: Tensor, grid: Grid, cond: Mapping[str, Any] | None = None) -> Problem:
@@ -69,11 +69,13 @@ class Door:
             self._partial[rows] += 1
             cond = self._cond.of_rows(rows)
         self.calls += 1
-        self.rows += x.shape[0]
         reading = self._denoiser(t, x, **cond)
         if isinstance(reading, Reading):  # made by a Denoiser, which has looked at its shape
+            self.rows += reading.rows
+            self.vjps += reading.vjps
             self._watched.append((self.calls, t, rows, self._row_sums(reading.output)))
             return reading
+        self.rows += x.shape[0]
         data, noise = reading
         for part in (data, noise):
             if not isinstance(part, Tensor) or part.shape != x.shape or part.dtype != x.dtype:

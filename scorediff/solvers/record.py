@@ -85,6 +85,7 @@ class Record:
             evaluations=door.evaluations,
             calls=door.calls,
             rows=door.rows,
+            vjps=door.vjps,
             error=step.error,
             orders_used=np.array(self._orders) if self._orders else None,
             times=self._times,

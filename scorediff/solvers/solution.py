@@ -29,9 +29,10 @@ class Solution:
     """The result of a run; every array is per sample, of shape (B,), unless said otherwise.
 
     `x`: the samples, (B, ...). `t`: the time each one reached. `status`: a `Status` value each. `evaluations`: of the
-    denoiser, counted where it is called; `calls`, `rows`: batched calls and the rows in them. `accepted`, `rejected`:
-    steps. `error`: an estimate of the distance to the true `x_end`, root mean square over entries, where the solver
-    makes one (`settings["error"]` says how; calibrated so that at most one sample in twenty is farther from the truth).
+    denoiser, counted where it is called; `calls`: batched ones, `rows`: the rows in them through all networks, `vjps`:
+    batches led back through one, for a gradient. `accepted`, `rejected`: steps. `error`: an estimate of the distance to
+    the true `x_end`, root mean square over entries, where the solver makes one (`settings["error"]` says how;
+    calibrated so that at most one sample in twenty is farther from the truth).
     `orders_used` (steps,): the order of each step of a fixed grid, where the solver tells. `times` (S,) and `states`
     (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one. `bad`: by
     sample, time and number of the first evaluation that was not finite. `settings`: every setting that took effect, as
@@ -44,6 +45,7 @@ class Solution:
     evaluations: np.ndarray
     calls: int
     rows: int
+    vjps: int
     accepted: np.ndarray
     rejected: np.ndarray
     error: np.ndarray | None
@@ -95,6 +97,7 @@ def merged(parts: Sequence[Solution]) -> Solution:
         x=torch.cat([p.x for p in parts]),
         calls=sum(p.calls for p in parts),
         rows=sum(p.rows for p in parts),
+        vjps=sum(p.vjps for p in parts),
         error=np.concatenate(errors) if errors else None,
         orders_used=parts[0].orders_used,
         times=parts[0].times,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scorediff import registry
+from scorediff.denoiser import described
 from scorediff.grids import Grid, Spacing
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import Problem, ReverseSDE
@@ -198,9 +199,7 @@ def _settings(
         "solver": solver.to_dict(),
         "problem": {"type": type(problem).__name__, "eta": registry.to_dict(problem.eta)},
         "schedule": registry.to_dict(problem.schedule),
-        "denoiser": type(problem.denoiser).__name__,
-        "prediction": registry.to_dict(getattr(problem.denoiser, "prediction", None)),
-        "time": registry.to_dict(getattr(problem.denoiser, "time", None)),
+        "denoiser": described(problem.denoiser),
         "grid": grid.times.tolist(),
         "seed": noise.seed,
         "ids": list(noise.ids),

@@ -12,6 +12,7 @@ from torch import Tensor
 from scorediff.coordinates import Angle
 from scorediff.exact import Empirical, ExactDenoiser, Target
 from scorediff.grids import Spacing
+from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.sampling import sample
 from scorediff.solvers import RK45, Solution, Solver
@@ -47,14 +48,19 @@ def work_precision(
     to `target` (by default that of an exact denoiser). A budget below one step is left out; an adaptive solver runs at
     `rtols` instead, unless it comes with tolerances of its own.
 
-    Raises ValueError for a budget below 1, two solvers of one name, and an SDE solver without `target`.
+    Warns where the denoiser clips or jumps: the errors then say more of it than of the solvers. Raises ValueError for a
+    budget below 1, two solvers of one name, and an SDE solver without `target`.
     """
     named = _named(solvers)
+    schedule = problem.schedule
+    warn_of_kinks(
+        problem.denoiser, schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end
+    )
     if not nfes or min(nfes) < 1:
         raise ValueError(f"budgets of {list(nfes)} evaluations: give at least one, each 1 or more")
     run = _Runner(problem, x, spacing, {"t_start": t_start, "t_end": t_end, "cond": cond, "seed": seed})
     stochastic = [name for name, solver in named.items() if not isinstance(run.problem(solver), ProbabilityFlow)]
-    end = problem.schedule.t_end if t_end is None else t_end
+    end = schedule.t_end if t_end is None else t_end
     law = _law(problem, target, end, stochastic)
     exact = [law.sample(len(x), seed + k).to(x.device) for k in (1, 2)] if law and stochastic else []
     truth = _truth(reference, run) if len(stochastic) < len(named) else None

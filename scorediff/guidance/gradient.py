@@ -1,0 +1,37 @@
+"""Gradients with respect to the state, and what they add to a reading."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorediff.denoiser import Reading
+from scorediff.guidance.base import in_v
+from scorediff.schedules import Schedule
+from scorediff.states import per_sample
+
+__all__ = ["pushed", "watched"]
+
+
+@contextmanager
+def watched(x: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    """The state as one that gradients are taken with respect to, and whether these are to have gradients themselves."""
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        yield (x if x.requires_grad and keep else x.detach().requires_grad_()), keep
+
+
+def pushed(reading: Reading, gradient: Tensor, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+    """The reading of `score + gradient`, of the shape (B, ...) of `x`. Raises ValueError where alpha is 0."""
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if np.any(np.asarray(alpha) == 0):
+        raise ValueError(
+            f"a gradient says nothing of the data where alpha is 0: start at t_start = {schedule.t_start:.6g}"
+        )
+    # eps - sigma g and x0 + (sigma^2 / alpha) g, so v = alpha eps - sigma x0 loses sigma (alpha + sigma^2 / alpha) g
+    made = in_v(reading, schedule, t, x)
+    made.output = made.output - gradient * per_sample(sigma * (alpha + sigma**2 / alpha), x)
+    return made
