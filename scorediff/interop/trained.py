@@ -113,7 +113,7 @@ def _edm(config: Mapping[str, Any]) -> Trained:
 
 def _table(config: Mapping[str, Any]) -> Trained:
     table = VPDiscrete.from_alphas_cumprod(config["alphas_cumprod"]) if "alphas_cumprod" in config else _betas(config)
-    schedule = ZeroTerminalSNR(table) if config.get("rescale_betas_zero_snr") else table
+    schedule = ZeroTerminalSNR(table.betas) if config.get("rescale_betas_zero_snr") else table
     return Trained(schedule, _chosen(config, _PREDICTIONS), schedule.index)
 
 

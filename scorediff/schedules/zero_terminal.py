@@ -12,15 +12,27 @@ from scorediff.schedules.vp import VPDiscrete
 __all__ = ["ZeroTerminalSNR"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ZeroTerminalSNR(Schedule):
-    """A `table` whose alpha is shifted and stretched to be 0 at its last row and as before at its first
-    (arXiv:2305.08891, algorithm 1); `sigma^2 = 1 - alpha^2`.
+    """The table of `VPDiscrete(betas)` with its alpha shifted and stretched, to be 0 at the last row and as before at
+    the first (arXiv:2305.08891, algorithm 1); `sigma^2 = 1 - alpha^2`. The default betas are DDPM's.
 
     Sampling starts at the last row but one unless told otherwise: only some solvers start where alpha is 0.
     """
 
-    table: VPDiscrete = field(default_factory=VPDiscrete)
+    betas: tuple[float, ...] = field(default_factory=lambda: VPDiscrete().betas)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", self.table.betas)
+        super().__post_init__()
+
+    def __repr__(self) -> str:
+        return repr(self.table).replace("VPDiscrete", "ZeroTerminalSNR")
+
+    @cached_property
+    def table(self) -> VPDiscrete:
+        """The table before it was rescaled."""
+        return VPDiscrete(self.betas)
 
     @property
     def domain(self) -> tuple[float, float]:

@@ -1,0 +1,85 @@
+"""A network that is read as what it is not is told from one that is read right, and often named."""
+
+import numpy as np
+import pytest
+
+import scorediff as sd
+from scorediff.data import digits
+from scorediff.interop.inspection import _PREDICTIONS, _TIMES, inspect
+
+SCHEDULE = sd.VPLinear()
+TARGET = sd.GaussianMixture()
+DATA = TARGET.sample(64, seed=0).float()
+
+
+def network(prediction, number):
+    """The exact network that outputs `prediction` and is told `number` for the time."""
+    exact, inner = TARGET.denoiser(SCHEDULE), np.linspace(SCHEDULE.t_end, SCHEDULE.t_start, 20001)
+    numbers = np.array([number(SCHEDULE, t) for t in inner])
+    order = np.argsort(numbers)
+
+    def net(x, told):
+        t = float(np.interp(float(told[0]), numbers[order], inner[order]))
+        data, noise = exact(t, x / float(prediction.input_scale(SCHEDULE, t)))
+        a, b = prediction.row(SCHEDULE, t)
+        return float(a) * data + float(b) * noise
+
+    return net
+
+
+@pytest.mark.parametrize("time", ["t", "1 - t", "999 t", "log(sigma / alpha) / 4"])
+@pytest.mark.parametrize("prediction", _PREDICTIONS, ids=repr)
+def test_with_data_what_a_network_predicts_and_is_told_is_found(prediction, time):
+    net = network(prediction, _TIMES[time])
+    right = inspect(sd.Denoiser(net, SCHEDULE, prediction, time=lambda t: _TIMES[time](SCHEDULE, t)), (2,), data=DATA)
+    assert right.ok and right.declared < 1 and right.better is None, right
+    declared = sd.DataPrediction() if prediction == sd.NoisePrediction() else sd.NoisePrediction()
+    wrong = inspect(sd.Denoiser(net, SCHEDULE, declared, time=lambda t: 37 * t**3), (2,), data=DATA)
+    assert not wrong.ok
+    assert wrong.better is not None and wrong.better.error == pytest.approx(right.declared, rel=1e-3)
+    # several readings may be the same at every level looked at; the right one is among them
+    assert (wrong.better.prediction, wrong.better.time) == (
+        prediction,
+        time,
+    ) or wrong.better.error < right.declared + 1e-3
+
+
+def test_a_trained_network_looks_right_on_its_data_and_on_its_own_samples():
+    trained = sd.load("digits-unet")
+    for data in (None, digits().float()):
+        found = inspect(trained.denoiser, trained.shape, data=data, n=8)
+        assert found.ok and found.declared < 0.6 and found.recombined < 1e-6 and found.sensitivity > 0.1, found
+    assert "nothing looks wrong" in str(found)
+
+
+def test_a_wrong_time_scale_is_seen_without_data_and_a_wrong_prediction_too():
+    trained = sd.load("digits-unet")
+    told = sd.Denoiser(trained.net, trained.schedule, trained.prediction, time=lambda t: 999 * t)
+    found = inspect(told, trained.shape, n=8)
+    assert found.better is not None and found.better.time == "log(sigma / alpha) / 4"
+    as_noise = sd.Denoiser(trained.net, trained.schedule, sd.NoisePrediction(), time=trained.denoiser.time)
+    found = inspect(as_noise, trained.shape, n=8)
+    assert not found.ok and "give data=" in str(found)
+    named = inspect(as_noise, trained.shape, data=digits().float(), n=8).better
+    assert named is not None and isinstance(named.prediction, sd.EDMPrediction)
+
+
+def test_what_does_not_look_at_the_time_or_is_not_finite_is_said():
+    blind = sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction())
+    assert any("hardly looks at the time" in w for w in inspect(blind, (2,), data=DATA).faults)
+    broken = sd.Denoiser(lambda x, t: x / 0.0, SCHEDULE, sd.NoisePrediction())
+    found = inspect(broken, (2,), data=DATA)
+    assert not found.finite and any("not finite" in w for w in found.faults)
+
+    class Torn:
+        schedule = SCHEDULE
+
+        def __call__(self, t, x):
+            return x * 0, x
+
+    assert any("do not belong together" in w for w in inspect(Torn(), (2,), data=DATA).faults)
+
+
+def test_data_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"data of shape \(64, 2\) for samples of shape \(3,\)"):
+        inspect(sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction()), (3,), data=DATA)
