@@ -1,16 +1,14 @@
 """What the words of a command line stand for."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from scorediff import registry
-from scorediff.checkpoints import load, shipped
 from scorediff.data import digits
 from scorediff.exact import Empirical, Gaussian, GaussianMixture, Target
 from scorediff.files import check_writable
@@ -21,7 +19,6 @@ from scorediff.solvers import Denoise, HalfStep, Solver, Terminal
 
 __all__ = [
     "MODELS",
-    "Subject",
     "chosen",
     "dtype_named",
     "folder",
@@ -33,7 +30,6 @@ __all__ = [
     "problem_for",
     "process",
     "split_solvers",
-    "subject_named",
     "target_named",
     "terminal_named",
     "threads",
@@ -49,7 +45,9 @@ _TERMINALS: dict[str, Terminal | None] = {"none": None, "denoise": Denoise(), "h
 def chosen(option: str, word: str, known: dict[str, T]) -> T:
     """What `word` stands for; ValueError with the nearest known word otherwise."""
     if word not in known:
-        hint = registry.nearest(word, known) or f"; known: {', '.join(known)}"
+        some = list(known)[:24]
+        more = f" and {len(known) - len(some)} more" if len(known) > len(some) else ""
+        hint = registry.nearest(word, known) or f"; known: {', '.join(some)}{more}"
         raise ValueError(f"unknown {option.lstrip('-')} {word!r}{hint}")
     return known[word]
 
@@ -70,57 +68,6 @@ def target_named(model: str, bandwidth: float | None) -> Target:
     if bandwidth is not None:
         raise ValueError(f"--bandwidth {bandwidth:g} smooths a data set: drop it, or use --model digits")
     return Gaussian() if model == "gaussian" else GaussianMixture()
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is sampled: a law whose denoiser is known, or a network. `said` is what to write down of it."""
-
-    denoiser: Any
-    shape: tuple[int, ...]
-    said: dict[str, Any]
-    target: Target | None = None
-    classes: int = 0
-    names: tuple[str, ...] = ()
-
-    def label(self, word: str) -> Callable[[Sequence[int]], torch.Tensor] | None:
-        """The classes of samples by their ids: 'all' in turn, 'none', a number or a name."""
-        if not self.classes:
-            if word != "all":
-                raise ValueError(f"--label {word}: {self.said['model']} knows no classes")
-            return None
-        known = {"all": -1, "none": self.classes}
-        known |= {str(i): i for i in range(self.classes)} | {name: i for i, name in enumerate(self.names)}
-        label = chosen("--label", word, known)
-        if label == -1:
-            return lambda ids: torch.tensor([i % self.classes for i in ids])
-        return lambda ids: torch.full((len(ids),), label)
-
-
-def subject_named(model: str, bandwidth: float | None, schedule: str | None) -> Subject:
-    """A law by name on `schedule`, by default VP linear; or a checkpoint, by name or place, by default on its own."""
-    if model in MODELS:
-        target = target_named(model, bandwidth)
-        said = {"model": model, "bandwidth": getattr(target, "bandwidth", None)}
-        return Subject(target.denoiser(parse_schedule(schedule or "vp-linear")), target.event_shape, said, target)
-    if bandwidth is not None:
-        raise ValueError(f"--bandwidth {bandwidth:g} smooths a data set: drop it, or use --model digits")
-    try:
-        checkpoint = load(model)
-    except FileNotFoundError:
-        known = (*MODELS, *shipped())
-        hint = registry.nearest(model, known) or f"; known: {', '.join(known)}, a run's folder, a file .safetensors"
-        raise ValueError(f"unknown model {model!r}{hint}") from None
-    denoiser: Any = checkpoint.denoiser
-    made = {key: value for key, value in checkpoint.to_dict().items() if key in ("network", "prediction")}
-    said = {"model": Path(model).name, **made, "step": checkpoint.card.get("step"), "weights": checkpoint.fingerprint()}
-    return Subject(
-        denoiser if schedule is None else denoiser.on(parse_schedule(schedule)),
-        checkpoint.shape,
-        said,
-        classes=checkpoint.classes,
-        names=checkpoint.names,
-    )
 
 
 def parse_solver(text: str) -> Solver:

@@ -1,6 +1,7 @@
 """`scorediff sample`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,9 @@ import typer
 from scorediff.cli import flags, options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scorediff.cli.subjects import Subject
     from scorediff.solvers import Solution, Solver
 
 __all__ = ["sample"]
@@ -18,7 +22,8 @@ _STEPS = 20
 _Model = Annotated[
     str,
     typer.Option(
-        help="A law (digits, gaussian, mixture), a network (digits-unet, fashion-unet), a run's folder or its file.",
+        help="A law (digits, gaussian, mixture), a network (digits-unet, fashion-unet), a run's folder or its file, or "
+        "the folder of a pipeline of diffusers.",
         rich_help_panel=flags.PROBLEM,
     ),
 ]
@@ -35,6 +40,20 @@ _Schedule = Annotated[
 _Bandwidth = Annotated[
     float | None, typer.Option(help="Smoothing of the digits (default 0.1).", rich_help_panel=flags.PROBLEM)
 ]
+_Prompt = Annotated[str | None, typer.Option(help="What a pipeline is to show.", rich_help_panel=flags.PROBLEM)]
+_Negative = Annotated[
+    str | None, typer.Option(help="What it is guided away from (default: nothing).", rich_help_panel=flags.PROBLEM)
+]
+_Guidance = Annotated[
+    float | None,
+    typer.Option(help="Scale of a pipeline's guidance, 1 for none (default: its own).", rich_help_panel=flags.PROBLEM),
+]
+_Size = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Sides of a pipeline's images, in pixels (default: its own).", rich_help_panel=flags.PROBLEM
+    ),
+]
 _Eta = Annotated[
     float | None,
     typer.Option(
@@ -49,15 +68,24 @@ _Steps = Annotated[
     int | None, typer.Option(help=f"Steps of a fixed-grid solver (default {_STEPS}).", rich_help_panel=flags.SOLVER)
 ]
 _Terminal = Annotated[
-    str, typer.Option(help="From t_end to sigma = 0: none, denoise or half-step.", rich_help_panel=flags.SOLVER)
+    str | None,
+    typer.Option(
+        help="From t_end to sigma = 0: none, denoise or half-step. By default none; denoise for a pipeline, where the "
+        "noise at t_end can be seen.",
+        rich_help_panel=flags.SOLVER,
+    ),
 ]
 _MaxEvaluations = Annotated[
     int | None, typer.Option(help="Budget per sample of an adaptive solver.", rich_help_panel=flags.SOLVER)
 ]
 _Count = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--n", "--count", min=1, help="How many samples (under torchrun: --count).", rich_help_panel=flags.RUN
+        "--n",
+        "--count",
+        min=1,
+        help="How many samples (default 64; 1 of a pipeline. Under torchrun: --count).",
+        rich_help_panel=flags.RUN,
     ),
 ]
 _BatchSize = Annotated[
@@ -83,6 +111,10 @@ _Out = Annotated[
 def sample(
     model: _Model = "digits",
     label: _Label = "all",
+    prompt: _Prompt = None,
+    negative: _Negative = None,
+    guidance: _Guidance = None,
+    size: _Size = None,
     bandwidth: _Bandwidth = None,
     schedule: _Schedule = None,
     eta: _Eta = None,
@@ -91,9 +123,9 @@ def sample(
     solver: _Solver = "dpm++2m",
     steps: _Steps = None,
     spacing: flags.Spacing = None,
-    terminal: _Terminal = "none",
+    terminal: _Terminal = None,
     max_evaluations: _MaxEvaluations = None,
-    n: _Count = 64,
+    n: _Count = None,
     seed: flags.Seed = 0,
     dtype: flags.Dtype = "float32",
     batch_size: _BatchSize = None,
@@ -103,7 +135,7 @@ def sample(
     out: _Out = Path("samples.png"),
 ) -> None:
     """Sample a law whose denoiser is known exactly, or a trained network, and write a picture, the numbers, or both by
-    the thousand.
+    the thousand. A pipeline of diffusers that save_pretrained() wrote to a folder makes images, from text or a class.
 
     Solvers of the ODE run on the probability flow, solvers of the SDE on the reverse SDE. The same seed gives the same
     samples, whatever the batch size. Into a folder go files of --shard samples; a run that is cut off and called again
@@ -116,14 +148,19 @@ def sample(
         scorediff sample --solver ddim --eta 0.5 --steps 50 --n 100
         scorediff sample --solver rk45:rtol=1e-4 --schedule edm --out edm.npz
         scorediff sample --model run/model.safetensors --n 50000 --batch-size 256 --out samples/
+        scorediff sample --model stable-diffusion/ --prompt "a cat" --guidance 7.5 --steps 20 --n 1 --out cat.png
     """
     import scorediff as sd
+    from scorediff.cli.subjects import Asked, subject_for
 
     folder = out.suffix == "" or out.is_dir()
     path = out if folder else options.output(out, (".png", ".npz"))
     chosen = options.parse_solver(solver)
-    subject = options.subject_named(model, bandwidth, schedule)
+    subject = subject_for(Asked(model, bandwidth, schedule, prompt, negative, guidance, size))
     labels = subject.label(label)
+    if folder and subject.decode is not None:
+        raise ValueError(f"--out {out}: images of a pipeline go to one file; end its name in .png or .npz")
+    count = n or subject.count
     problem = options.problem_for(subject.denoiser, chosen, eta)
     how: dict[str, Any] = {
         "steps": _steps(chosen, steps),
@@ -131,7 +168,7 @@ def sample(
         "t_start": t_start,
         "t_end": t_end,
         "max_evaluations": max_evaluations,
-        "terminal": options.terminal_named(terminal),
+        "terminal": options.terminal_named(terminal or subject.terminal),
         "dtype": options.dtype_named(dtype),
         "batch_size": batch_size,
     }
@@ -140,22 +177,23 @@ def sample(
             told = (
                 {"label": label} if subject.target else {"label": label, "batch": batch_size or 256, "threads": threads}
             )
-            _into(options.folder(path), problem, chosen, subject, labels, told, n, shard, seed, progress, how)
+            _into(options.folder(path), problem, chosen, subject, labels, told, count, shard, seed, progress, how)
             return
-        cond = {} if labels is None else {"label": labels(range(n))}
-        solution = sd.sample(
-            problem, chosen, (n, *subject.shape), seed=seed, cond=cond, progress=progress, **how
-        ).check()
+        classes = None if labels is None else labels(range(count))
+        cond = subject.told(count) | ({} if classes is None else {subject.labelled: classes})
+        shape = (count, *subject.shape)
+        solution = sd.sample(problem, chosen, shape, seed=seed, cond=cond, progress=progress, **how).check()
+        samples = solution.x if subject.decode is None else _decoded(subject.decode, solution.x, batch_size)
     words = f"{chosen.name}, {solution.evaluations.mean():.4g} evaluations"
-    _write(path, subject, solution, words, cond)
-    print(f"{out}: {n} samples by {words} each")
+    _write(path, subject, samples, solution, words, classes)
+    print(f"{out}: {count} samples by {words} each")
 
 
 def _into(
     path: Path,
     problem: Any,
     solver: "Solver",
-    subject: options.Subject,
+    subject: "Subject",
     labels: Any,
     told: dict[str, Any],
     n: int,
@@ -204,7 +242,20 @@ def _steps(solver: "Solver", steps: int | None) -> int | None:
     return None
 
 
-def _write(path: Path, subject: options.Subject, solution: "Solution", words: str, cond: dict[str, Any]) -> None:
+def _decoded(decode: Callable[["Tensor"], "Tensor"], x: "Tensor", batch_size: int | None) -> "Tensor":
+    import torch
+
+    return torch.cat([decode(part) for part in x.split(batch_size or len(x))])
+
+
+def _write(
+    path: Path,
+    subject: "Subject",
+    samples: "Tensor",
+    solution: "Solution",
+    words: str,
+    classes: "Tensor | None",
+) -> None:
     import numpy as np
 
     from scorediff.files import write_whole
@@ -212,15 +263,26 @@ def _write(path: Path, subject: options.Subject, solution: "Solution", words: st
 
     if path.suffix.lower() == ".npz":
         settings = np.array(json.dumps({**subject.said, **solution.settings}))
-        arrays = {
-            "samples": solution.x.numpy(),
+        arrays: dict[str, Any] = {
+            "samples": samples.numpy(),
             "status": solution.status,
             "evaluations": solution.evaluations,
             "settings": settings,
-        } | {f"{name}s": value.numpy() for name, value in cond.items()}
+        } | ({} if classes is None else {"labels": classes.numpy()})
         write_whole(path, lambda part: np.savez(part, **arrays))
+    elif subject.decode is not None and len(samples) == 1:
+        write_whole(path, lambda part: _one_image(part, samples[0]))
     elif len(subject.shape) == 3:
-        contact_sheet(path, solution.x, ink=True, scale=max(64 // subject.shape[-1], 1))
+        contact_sheet(path, samples, ink=subject.decode is None, scale=max(64 // samples.shape[-1], 1))
     else:
         truth = None if subject.target is None else subject.target.sample(2000, seed=1)
-        scatter(path, solution.x, truth=truth, title=words)
+        scatter(path, samples, truth=truth, title=words)
+
+
+def _one_image(path: Path, image: "Tensor") -> None:
+    """An image of shape (1 or 3, H, W) as it is, without a frame."""
+    from matplotlib.image import imsave
+
+    from scorediff.data.arrays import to_pixels
+
+    imsave(path, to_pixels(image.float()).permute(1, 2, 0).expand(-1, -1, 3).numpy())
