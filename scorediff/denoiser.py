@@ -1,5 +1,6 @@
 """A network, its schedule and its prediction, read as `(data, noise)`."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, overload
 
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from scorediff import registry
+from scorediff.conditions import Conditions
 from scorediff.predictions import Pair, Prediction
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample, version
 
-__all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled", "described"]
+__all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled", "checked_pair", "described", "told"]
 
 TimeMap = Callable[[Any], Any]
 _CACHED_TIMES = 4096
@@ -209,16 +211,26 @@ class Rescheduled:
     @property
     def breaks(self) -> tuple[float, ...]:
         """Times of this schedule at which the denoiser jumps."""
-        own = self.denoiser.schedule
-        return tuple(float(self.schedule.time_at(own.log_snr(t))) for t in getattr(self.denoiser, "breaks", ()))
+        levels = [self.denoiser.schedule.log_snr(t) for t in getattr(self.denoiser, "breaks", ())]
+        least, most = (self.schedule.log_snr(t) for t in reversed(self.schedule.domain))
+        return tuple(float(self.schedule.time_at(level)) for level in levels if least <= level <= most)
+
+    @property
+    def kinks(self) -> tuple[str, ...]:
+        """What in the denoiser is not smooth, by name."""
+        return tuple(getattr(self.denoiser, "kinks", ()))
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]:
+        return self.told(t, x, Conditions.of(cond, x.shape[0]))
+
+    def told(self, t: Any, x: Tensor, cond: Conditions) -> Sequence[Tensor]:
+        """The reading under conditions of which it is said which are per sample."""
         own = self.denoiser.schedule
         t_own = own.time_at(self.schedule.log_snr(t))
         # x_own / alpha_own = x / alpha, and also x_own / sigma_own = x / sigma: whichever does not vanish
         here, there = (self.schedule.alpha(t), own.alpha(t_own)), (self.schedule.sigma(t), own.sigma(t_own))
         ratio = (here[1] + there[1]) / (here[0] + there[0])
-        return self.denoiser(t_own, x * per_sample(ratio, x), **cond)
+        return told(self.denoiser, t_own, x * per_sample(ratio, x), cond)
 
     def on(self, schedule: Schedule) -> "Rescheduled":
         """The same network on yet another schedule."""
@@ -240,6 +252,23 @@ class Rescheduled:
                 ) from None
 
 
+def told(denoiser: DenoiserLike, t: Any, x: Tensor, cond: Conditions) -> Sequence[Tensor]:
+    """One evaluation: a denoiser made of others is given the conditions with what is said of them, one of a network
+    each by its name.
+    """
+    return denoiser.told(t, x, cond) if hasattr(denoiser, "told") else denoiser(t, x, **cond)
+
+
+def checked_pair(pair: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
+    """`(data, noise)` of a denoiser of one's own. Raises ValueError unless both are as the state is."""
+    data, noise = pair
+    for part in (data, noise):
+        if not isinstance(part, Tensor) or part.shape != x.shape or part.dtype != x.dtype:
+            what = f"{part.dtype} of shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(f"the denoiser returned {what} for a state of {x.dtype} of shape {tuple(x.shape)}")
+    return data, noise
+
+
 def described(denoiser: Any) -> dict[str, Any]:
     """What a denoiser says of itself, as plain data; its type at least."""
     return denoiser.to_dict() if hasattr(denoiser, "to_dict") else {"type": type(denoiser).__name__}
@@ -247,7 +276,7 @@ def described(denoiser: Any) -> dict[str, Any]:
 
 def _explain(first: Tensor | None, x: Tensor, cond: Mapping[str, Any], error: RuntimeError) -> None:
     """Raise ValueError where what a network was given lies on another device than it, or has another floating type."""
-    if first is None:
+    if first is None or not re.search("device|dtype|type", str(error)):
         return
     for name, value in {"the state": x, **{f"cond[{key!r}]": value for key, value in cond.items()}}.items():
         if not isinstance(value, Tensor):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorediff.conditions import Conditions
 from scorediff.grids import Grid, Spacing
 from scorediff.noise import Noise, start_noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
-from scorediff.solvers.door import Conditions
 from scorediff.solvers.solution import Solution, merged
 from scorediff.solvers.solve import check_problem, resolve, run_grid, solve
 from scorediff.solvers.terminal import Terminal

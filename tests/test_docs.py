@@ -101,9 +101,10 @@ def test_importing_the_library_loads_torch_and_numpy_alone():
 
 def test_imports_run_downward_only():
     order = [
-        "files", "states", "arrays", "registry", "schedules", "predictions", "denoiser", "guidance", "problems",
-        "coordinates", "grids", "noise", "solvers", "backends", "data", "exact", "sampling", "nn", "checkpoints",
-        "shards", "pictures", "study", "metrics", "training", "verify", "experiments", "interop", "testing", "cli", "__main__",
+        "files", "conditions", "states", "arrays", "registry", "schedules", "predictions", "denoiser", "guidance",
+        "problems", "coordinates", "grids", "noise", "solvers", "backends", "data", "exact", "sampling", "nn",
+        "checkpoints", "shards", "pictures", "study", "metrics", "training", "verify", "experiments", "interop",
+        "testing", "cli", "__main__",
     ]  # fmt: skip
     rank = {name: i for i, name in enumerate(order)}
     for path in (ROOT / "scorediff").rglob("*.py"):

@@ -1,8 +1,11 @@
 """A guided denoiser is one equation: its readings are those of closed forms, and every solver sees the same."""
 
 import dataclasses
+import gc
 import itertools
+import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from torch.testing import assert_close
 
 import scorediff as sd
 from scorediff import registry, verify
+from scorediff.conditions import Conditions
+from scorediff.denoiser import Rescheduled
 from scorediff.guidance import kinks
 
 SCHEDULES = [sd.VPLinear(), sd.EDM(), sd.RectifiedFlow()]
@@ -86,7 +91,7 @@ def test_classifier_free_guidance_has_the_score_in_closed_form(schedule, predict
         reading = guided(t, x, label=LABEL)
         assert_close(score_of(reading, schedule, t), whole + scale * (told - whole), rtol=1e-9, atol=1e-9)
         agrees_with_the_state(reading, schedule, t, x)
-        assert reading.rows == (len(x) if scale in (0.0, 1.0) else 2 * len(x))
+        assert reading.rows == (len(x) if scale == 1.0 else 2 * len(x))
 
 
 def test_the_two_conventions_of_the_scale_differ_by_one():
@@ -429,18 +434,25 @@ def test_every_guidance_is_a_denoiser(cls):
         assert_close(one[part], many[part], rtol=1e-9, atol=1e-9)
         assert not one[part].requires_grad
     agrees_with_the_state(one, schedule, 0.5, x)
-    guided, plain = guided.pair(0.5, x, **cond)[0], guided
-    assert_close(plain.plain(0.5, x, **cond)[1], plain.pair(0.5, x, **cond)[1][1], rtol=1e-9, atol=1e-9)
-    assert (one[1] - plain.plain(0.5, x, **cond)[1]).abs().max() > 1e-3, "it guides"
+    told = Conditions.of(cond, len(x))
+    both = guided.pair(0.5, x, told)
+    assert_close(both[0][1], one[1], rtol=1e-9, atol=1e-9)
+    assert_close(guided.plain(0.5, x, told)[1], both[1][1], rtol=1e-9, atol=1e-9)
+    assert (one[1] - both[1][1]).abs().max() > 1e-3, "it guides"
     # in another precision, on another schedule, and by solvers of both problems
-    assert plain(0.5, x.float(), **cond)[0].dtype is torch.float32
-    elsewhere = plain.on(sd.EDM())
+    assert guided(0.5, x.float(), **cond)[0].dtype is torch.float32
+    elsewhere = guided.on(sd.EDM())
     t = sd.EDM().time_at(schedule.log_snr(0.5))
     assert_close(elsewhere(t, x / schedule.alpha(0.5), **cond)[0], one[0], rtol=1e-8, atol=1e-8)
-    for problem, solver in ((sd.ProbabilityFlow(plain), "dpm++2m"), (sd.ReverseSDE(plain), "sde-dpm++2m")):
+    for problem, solver in ((sd.ProbabilityFlow(guided), "dpm++2m"), (sd.ReverseSDE(guided), "sde-dpm++2m")):
         solution = sd.sample(problem, solver, x=x, steps=5, cond=cond).check()
         assert solution.rows >= 6 * solution.calls
         assert solution.settings["denoiser"]["type"] == cls.__name__
+        assert len(json.dumps(solution.settings, allow_nan=False)) < 5000
+    # around a network that is itself carried over from another schedule
+    carried = guided.denoiser
+    inner = carried if isinstance(carried, sd.Guidance) else Rescheduled(Rescheduled(carried, sd.EDM()), schedule)
+    assert_close(dataclasses.replace(guided, denoiser=inner)(0.5, x, **cond)[0], one[0], rtol=1e-8, atol=1e-8)
 
 
 def test_gradients_flow_through_a_guided_run():
@@ -481,6 +493,25 @@ def test_a_trained_network_is_guided_by_the_label_that_stands_for_none():
     assert reading.rows == 8
 
 
+def measured(net=lambda x, t: x):
+    model = sd.Denoiser(net, sd.VPLinear(), sd.NoisePrediction())
+    return sd.PseudoInverse(model, sd.Mask(torch.tensor([True, False])))(0.5, X, observed=X)
+
+
+def blocked():
+    """A network that lets no gradient through: its Jacobian would be left out silently."""
+    return measured(torch.no_grad()(lambda x, t: x * 0.9))
+
+
+class _Flat:
+    """A denoiser whose data would broadcast."""
+
+    schedule = sd.VPLinear()
+
+    def __call__(self, t, x):
+        return x[:, :1], x
+
+
 MODEL = TwoClasses()
 X = points(sd.VPLinear(), 0.5)
 
@@ -488,7 +519,7 @@ X = points(sd.VPLinear(), 0.5)
 @pytest.mark.parametrize(
     ("fault", "word"),
     [
-        (lambda: sd.ClassifierFree(MODEL, math.nan), "finite number, of which 1 is no guidance"),
+        (lambda: sd.ClassifierFree(MODEL, math.nan), "a finite number is wanted"),
         (lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL), "told the same .conditions: label.: give null="),
         (
             lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, negative_label=LABEL),
@@ -496,9 +527,24 @@ X = points(sd.VPLinear(), 0.5)
         ),
         (
             lambda: sd.ClassifierFree(MODEL, 2.0, {"label": torch.zeros(3)})(0.5, X, label=LABEL),
-            "null.'label'. has shape",
+            r"its negative Tensor of shape \(3,\)",
         ),
-        (lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL, negative_label=LABEL[:3]), "run as one batch"),
+        (lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL, negative_label=LABEL[:3]), "both run as one batch"),
+        (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": None})(0.5, X, label=LABEL), "its negative NoneType"),
+        (
+            lambda: sd.ClassifierFree(MODEL, 2.0, {"lable": 2})(0.5, X, label=LABEL),
+            "null tells lable, which is not among",
+        ),
+        (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": 2})(0.5, X), "null tells label, which is not among"),
+        (lambda: sd.ClassifierFree(None, 2.0), "wants a denoiser, got NoneType"),
+        (lambda: sd.Clipped(3), "wants a denoiser, got int"),
+        (lambda: sd.PseudoInverse(MODEL, X), "give an Operator"),
+        (lambda: sd.DPS(MODEL, OPERATOR, 0.1, math.nan), "a finite number is wanted"),
+        (lambda: sd.Matrix(torch.ones(1, 2, dtype=torch.int64), (2,)), "give floats"),
+        (lambda: sd.Mask(torch.tensor([True, False]))(torch.zeros(2, 3)), "a mask of shape"),
+        (lambda: blocked(), "no gradient with respect to the state"),
+        (lambda: torch.inference_mode()(measured)(), "not inference_mode"),
+        (lambda: sd.Clipped(_Flat())(0.5, X), r"returned torch.float64 of shape \(6, 1\)"),
         (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": 2})(0.5, X, label=1), "a row for each sample"),
         (lambda: sd.Rescaled(MODEL), "only a guidance can be rescaled"),
         (lambda: sd.Rescaled(sd.ClassifierFree(MODEL, 2.0), 1.5), "phi = 1.5"),
@@ -562,3 +608,122 @@ def test_what_lies_elsewhere_or_has_another_type_is_named():
 def test_the_law_of_a_guided_equation_is_not_measured():
     with pytest.raises(ValueError, match="orders are of the flow, at eta = 0"):
         verify.order("ddpm", guidance=sd.Clipped)
+
+
+# --- what is shared among samples, what lies at an end, what is nested
+
+
+class _Tokens(torch.nn.Module):
+    """A network told a table that all samples share, and one row each."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+
+    def forward(self, x, t, tokens, label):
+        self.sizes.add(tuple(tokens.shape))
+        return x * 0.5 + tokens.sum() * 0.1 + label[:, None] * 0.2
+
+
+@pytest.mark.parametrize("length", range(1, 7))
+def test_a_shared_condition_stays_shared_whatever_its_length(length):
+    sizes = set()
+    model = sd.Denoiser(_Tokens(sizes), sd.VPLinear(), sd.NoisePrediction())
+    guided = sd.Limited.in_sigma(sd.ClassifierFree(model, 2.0, null={"label": 0.0}), 0.3, 3.0)
+    x = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8)[:, None]
+    cond = {"tokens": torch.arange(length)[:, None] / 10.0, "label": torch.arange(7.0)}
+    flow = sd.ProbabilityFlow(guided)
+    whole = sd.sample(flow, "rk45", x=x, cond=cond).check()
+    assert sizes == {(length, 1)}
+    batches = sd.sample(flow, "rk45", x=x, cond=cond, batch_size=length)
+    assert_close(batches.x, whole.x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["rk45", "exponential-adams", "heun"])
+def test_a_run_that_ends_or_begins_on_a_jump_stays_on_its_own_side(solver):
+    guided = sd.Limited.in_sigma(sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE}), 0.3, 3.0)
+    flow, (low, high) = sd.ProbabilityFlow(guided), sorted(guided.breaks)
+    steps = {} if solver != "heun" else {"steps": 8}
+    x = sd.prior(sd.VPLinear(), (6, 2), dtype=torch.float64)
+    for first, last in ((1.0, high), (high, low), (low, 1e-3)):
+        on, beside = (
+            sd.sample(flow, solver, x=x, t_start=first - by, t_end=last + by, cond={"label": LABEL}, **steps).check()
+            for by in (0.0, 1e-9)
+        )
+        assert_close(on.x, beside.x, rtol=0, atol=1e-6)
+        assert on.rows == beside.rows
+
+
+def test_jumps_and_kinks_are_known_on_another_schedule_and_of_a_weak_network():
+    schedule = sd.VPLinear()
+    guided = sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE})
+    limited = sd.Limited.in_sigma(guided, 0.001, 2.0)
+    elsewhere = limited.on(sd.EDM())
+    assert elsewhere.breaks == pytest.approx((2.0,)), "0.001 lies below the least sigma"
+    assert sd.Clipped(guided).on(sd.EDM()).kinks == ("Clipped",)
+    weak = sd.Limited(sd.Clipped(sd.ClassifierFree(TwoClasses(), 2.0, null={"label": NONE})), low=0.0)
+    auto = sd.Autoguidance(TwoClasses(), weak, 2.0)
+    assert auto.kinks == ("Clipped",) and auto.breaks == weak.breaks
+    narrow = sd.Autoguidance(TwoClasses(schedule), Rescheduled(TwoClasses(sd.EDM(0.1, 10.0)), schedule), 2.0)
+    with pytest.raises(ValueError, match="start and end the run inside"):
+        sd.sample(sd.ProbabilityFlow(narrow), "ddim", (6, 2), steps=2, cond={"label": LABEL}, dtype=torch.float64)
+    with pytest.raises(ValueError, match="start and end the run inside"):
+        sd.sample(sd.ProbabilityFlow(sd.Clipped(narrow)), "ddim", (6, 2), steps=2, cond={"label": LABEL})
+
+
+def test_scales_multiply_the_gradient_and_counts_add_up_when_nested():
+    schedule, x = sd.VPLinear(), points(sd.VPLinear(), 0.4)
+    exact, known = WHOLE.denoiser(schedule), sd.Mask(torch.tensor([True, False]))
+    y = torch.tensor([[0.3, 0.0]], dtype=torch.float64)
+    plain = exact(0.4, x)[1]
+    for make in (lambda s: sd.DPS(exact, known, 0.5, s), lambda s: sd.PseudoInverse(exact, known, 0.5, scale=s)):
+        once, thrice = (make(s)(0.4, x, observed=y)[1] - plain for s in (1.0, 3.0))
+        assert_close(thrice, 3 * once)
+    told = []
+    by_time = sd.ClassifierGuidance(exact, lambda x, t: told.append(t) or -x.square().sum(1), time=lambda t: 999 * t)
+    by_time(0.4, x)
+    assert told[0].tolist() == pytest.approx([399.6] * 6)
+    inner = sd.PseudoInverse(TwoClasses(), known, 0.5)
+    nested = sd.Clipped(sd.ClassifierFree(inner, 2.0, null={"label": NONE}), 3.0)
+    reading = nested(0.4, x, label=LABEL, observed=y.expand(6, 2))
+    assert (reading.rows, reading.vjps) == (12, 1)
+
+
+def test_what_does_not_clip_changes_nothing_down_to_the_last_digits():
+    schedule = sd.EDM(1e-3, 80.0)
+    model = sd.Denoiser(lambda x, t: torch.sin(x), schedule, sd.NoisePrediction())
+    x = torch.linspace(-1, 1, 12).reshape(6, 2)
+    t = 1e-3
+    assert_close(sd.Clipped(model, 100.0)(t, x)[1], model(t, x)[1], rtol=0, atol=1e-6)
+    guided = sd.ClassifierFree(
+        sd.Denoiser(lambda x, t, by: torch.sin(x) * by[:, None], schedule, sd.NoisePrediction()), 2.0, {"by": 0.5}
+    )
+    told = {"by": torch.ones(6)}
+    assert_close(sd.Rescaled(guided, 0.0)(t, x, **told)[1], guided(t, x, **told)[1], rtol=0, atol=1e-6)
+    flow = sd.ProbabilityFlow(sd.Clipped(sd.Gaussian((0.5, 0.1), 0.3).denoiser(sd.RectifiedFlow())))
+    sd.sample(flow, "euler", (3, 2), steps=4, t_end=0.0, spacing="uniform-time").check()
+
+
+def test_a_matrix_that_lost_its_rank_to_rounding_has_a_least_norm_solution():
+    a = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.7, -0.3]])
+    operator = sd.Matrix(torch.cat([a, (a[0] * 0.3 + a[1] / 7)[None]]), (3,))
+    y = operator(torch.ones(2, 3))
+    solved = operator.solve(y, 1.0, 0.0)
+    assert solved.abs().max() < 10
+    assert_close(operator(operator.adjoint(solved)), y, rtol=1e-4, atol=1e-4)
+
+
+def test_no_network_is_kept_alive_by_a_measured_order():
+    class Weak:
+        schedule = sd.VPLinear()
+
+        def __call__(self, t, x):
+            return sd.Gaussian(verify.GAUSSIAN.mean, 1.0).denoiser(self.schedule)(t, x)
+
+    weak = Weak()
+    verify.order("ddim", guidance=lambda m, weak=weak: sd.Autoguidance(m, weak, 1.5), target=verify.GAUSSIAN,
+                 schedule=sd.VPLinear(), steps=(4, 6, 8, 12))  # fmt: skip
+    alive = weakref.ref(weak)
+    del weak
+    gc.collect()
+    assert alive() is None

@@ -27,21 +27,22 @@ def network(prediction, number):
     return net
 
 
-@pytest.mark.parametrize("time", ["t", "1 - t", "999 t", "log(sigma / alpha) / 4"])
+@pytest.mark.parametrize(
+    "time", ["999 t", *(pytest.param(t, marks=pytest.mark.slow) for t in ("t", "1 - t", "log(sigma / alpha) / 4"))]
+)
 @pytest.mark.parametrize("prediction", _PREDICTIONS, ids=repr)
 def test_with_data_what_a_network_predicts_and_is_told_is_found(prediction, time):
     net = network(prediction, _TIMES[time])
-    right = inspect(sd.Denoiser(net, SCHEDULE, prediction, time=lambda t: _TIMES[time](SCHEDULE, t)), (2,), data=DATA)
+    right = inspect(
+        sd.Denoiser(net, SCHEDULE, prediction, time=lambda t: _TIMES[time](SCHEDULE, t)), (2,), data=DATA, n=64
+    )
     assert right.ok and right.declared < 1 and right.better is None, right
     declared = sd.DataPrediction() if prediction == sd.NoisePrediction() else sd.NoisePrediction()
-    wrong = inspect(sd.Denoiser(net, SCHEDULE, declared, time=lambda t: 37 * t**3), (2,), data=DATA)
-    assert not wrong.ok
-    assert wrong.better is not None and wrong.better.error == pytest.approx(right.declared, rel=1e-3)
+    wrong = inspect(sd.Denoiser(net, SCHEDULE, declared, time=lambda t: 37 * t**3), (2,), data=DATA, n=64)
+    assert wrong.better is not None and wrong.better.error < 1.01 * right.declared, wrong
     # several readings may be the same at every level looked at; the right one is among them
-    assert (wrong.better.prediction, wrong.better.time) == (
-        prediction,
-        time,
-    ) or wrong.better.error < right.declared + 1e-3
+    same = (wrong.better.prediction, wrong.better.time) == (prediction, time)
+    assert same or abs(wrong.better.error / right.declared - 1) < 0.01
 
 
 def test_a_trained_network_looks_right_on_its_data_and_on_its_own_samples():
@@ -52,6 +53,7 @@ def test_a_trained_network_looks_right_on_its_data_and_on_its_own_samples():
     assert "nothing looks wrong" in str(found)
 
 
+@pytest.mark.slow
 def test_a_wrong_time_scale_is_seen_without_data_and_a_wrong_prediction_too():
     trained = sd.load("digits-unet")
     told = sd.Denoiser(trained.net, trained.schedule, trained.prediction, time=lambda t: 999 * t)
@@ -81,5 +83,28 @@ def test_what_does_not_look_at_the_time_or_is_not_finite_is_said():
 
 
 def test_data_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"data of shape \(64, 2\) for samples of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"data of shape \(64, 2\) for 16 samples of shape \(3,\)"):
         inspect(sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction()), (3,), data=DATA)
+
+
+@pytest.mark.parametrize(
+    "schedule", [sd.EDM(), sd.EDM(10.0, 80.0), sd.EDM(0.5, 1.5), sd.VE(), sd.RectifiedFlow(3.0), sd.ZeroTerminalSNR()]
+)
+@pytest.mark.parametrize("std", [1.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.01, 30.0))])
+def test_a_right_network_raises_no_alarm_on_any_schedule_or_scale(schedule, std):
+    target = sd.GaussianMixture((0.5, 0.5), ((-std, std / 2), (std, -std / 3)), (0.1 * std**2, 0.3 * std**2))
+    exact = target.denoiser(schedule)
+    net = sd.Denoiser(lambda x, t: exact(t.double().numpy(), x)[1], schedule, sd.NoisePrediction())
+    for data in (target.sample(64, seed=1).float(), None):
+        found = inspect(net, (2,), data=data, n=64)
+        assert found.better is None and not found.hopeless, found
+
+
+def test_what_cannot_be_looked_at_is_refused():
+    net = sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction())
+    with pytest.raises(TypeError, match="look at the denoiser that it guides"):
+        inspect(sd.Clipped(net), (2,), data=DATA)
+    with pytest.raises(ValueError, match="all alike"):
+        inspect(net, (2,), data=DATA * 0)
+    with pytest.raises(ValueError, match="for 100 samples"):
+        inspect(net, (2,), data=DATA, n=100)

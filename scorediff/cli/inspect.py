@@ -19,8 +19,8 @@ _Model = Annotated[
 _Data = Annotated[
     str | None,
     typer.Option(
-        help="What it was trained on: digits, fashion-mnist, a folder of images, a file .npz or .npy. By default samples "
-        "of its own."
+        help="What it was trained on: digits, fashion-mnist, a folder of images, a file .npz or .npy. By default "
+        "samples of its own."
     ),
 ]
 _Prompt = Annotated[str | None, typer.Option(help="What a pipeline that wants text is told.")]

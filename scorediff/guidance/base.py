@@ -1,21 +1,24 @@
 """What every guidance is: a denoiser made of another, that can also be read without it."""
 
+import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from scorediff import registry
-from scorediff.denoiser import DenoiserLike, Reading, Rescheduled, described
+from scorediff.conditions import Conditions
+from scorediff.denoiser import DenoiserLike, Reading, Rescheduled, checked_pair, described, told
 from scorediff.predictions import VPrediction
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample
 
-__all__ = ["Guidance", "as_reading", "in_v", "kinks", "read", "warn_of_kinks"]
+__all__ = ["Guidance", "check_scale", "in_v", "kinks", "read", "warn_of_kinks"]
 
 _V = VPrediction()
 
@@ -30,19 +33,29 @@ class Guidance(ABC):
 
     #: Is the reading a smooth function of the state? Where not, no solver keeps an order above 1.
     smooth: ClassVar[bool] = True
-    #: Conditions whose names begin so are for the guidance; the denoiser does not see them.
-    prefix: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        if not (callable(self.denoiser) and hasattr(self.denoiser, "schedule")):
+            raise TypeError(f"{type(self).__name__} wants a denoiser, got {type(self.denoiser).__name__}")
 
     @abstractmethod
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
         """The guided reading, and the one without guidance, by the same evaluations."""
 
-    def plain(self, t: Any, x: Tensor, **cond: Any) -> Reading:
+    def own(self, cond: Conditions) -> Conditions:
+        """What the denoiser is told of what the guidance is told."""
+        return cond
+
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
         """The reading without guidance, alone."""
-        return read(self.denoiser, t, x, self._of_denoiser(cond))
+        return read(self.denoiser, t, x, self.own(cond))
+
+    def told(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
+        """The guided reading, under conditions of which it is said which are per sample."""
+        return self.pair(t, x, cond)[0]
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
-        return self.pair(t, x, **cond)[0]
+        return self.told(t, x, Conditions.of(cond, x.shape[0]))
 
     @property
     def schedule(self) -> Schedule:
@@ -79,15 +92,13 @@ class Guidance(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """What it is, as plain data; tensors by their shapes."""
-        said = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
-        return {"type": type(self).__name__, **said}
+        return _fields(self)
 
-    def _of_denoiser(self, cond: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in cond.items() if not (self.prefix and key.startswith(self.prefix))}
 
-    def _of_guidance(self, cond: Mapping[str, Any]) -> dict[str, Any]:
-        n = len(self.prefix)
-        return {key[n:]: value for key, value in cond.items() if n and key.startswith(self.prefix)}
+def check_scale(scale: Any) -> None:
+    """Raise ValueError unless it is a finite number."""
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale):
+        raise ValueError(f"scale = {scale!r}: a finite number is wanted")
 
 
 def kinks(denoiser: Any) -> tuple[str, ...]:
@@ -108,33 +119,38 @@ def warn_of_kinks(denoiser: Any, t_start: float, t_end: float, *, stacklevel: in
         )
 
 
-def read(denoiser: DenoiserLike, t: Any, x: Tensor, cond: Mapping[str, Any]) -> Reading:
-    """One evaluation, as a `Reading` whatever the denoiser returns."""
-    return as_reading(denoiser(t, x, **cond), denoiser.schedule, t, x)
+def read(denoiser: DenoiserLike, t: Any, x: Tensor, cond: Conditions) -> Reading:
+    """One evaluation, as a `Reading` whatever the denoiser returns. Raises ValueError for what is not as the state."""
+    pair = told(denoiser, t, x, cond)
+    return pair if isinstance(pair, Reading) else _of_v(*checked_pair(pair, x), denoiser.schedule, t, x)
 
 
-def as_reading(pair: Sequence[Tensor], schedule: Schedule, t: Any, x: Tensor) -> Reading:
-    """`(data, noise)` as a `Reading`, or itself where it is one."""
-    if isinstance(pair, Reading):
-        return pair
-    data, noise = pair
+def in_v(reading: Reading, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+    """The same reading as one of the v-prediction at `x`, with its counts."""
+    made = _of_v(reading[0], reading[1], schedule, t, x)
+    made.rows, made.vjps = reading.rows, reading.vjps
+    return made
+
+
+def _of_v(data: Tensor, noise: Tensor, schedule: Schedule, t: Any, x: Tensor) -> Reading:
     # v = alpha eps - sigma x0: the combination from which both come back without a division by alpha or sigma
     v = noise * per_sample(schedule.alpha(t), x) - data * per_sample(schedule.sigma(t), x)
     return Reading(x, v, _V.solve(schedule, t))
 
 
-def in_v(reading: Reading, schedule: Schedule, t: Any, x: Tensor) -> Reading:
-    """The same reading as one of the v-prediction at `x`, with its counts."""
-    made = as_reading((reading[0], reading[1]), schedule, t, x)
-    made.rows, made.vjps = reading.rows, reading.vjps
-    return made
+def _fields(value: Any) -> dict[str, Any]:
+    return {"type": type(value).__name__} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "to_dict"):
-        return described(value)
     if isinstance(value, Tensor):
         return {"type": "Tensor", "shape": list(value.shape)}
     if isinstance(value, Mapping):
         return {key: _plain(v) for key, v in value.items()}
-    return registry.to_dict(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
+    if hasattr(value, "to_dict"):
+        return described(value)
+    if hasattr(value, "schedule"):
+        return {"type": type(value).__name__}  # a denoiser, as it would say of itself
+    return _fields(value) if is_dataclass(value) else registry.to_dict(value)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff.conditions import Conditions
 from scorediff.denoiser import DenoiserLike, Reading
-from scorediff.guidance.base import Guidance
+from scorediff.guidance.base import Guidance, check_scale
 from scorediff.guidance.gradient import pushed, watched
 
 __all__ = ["ClassifierGuidance"]
@@ -31,18 +32,23 @@ class ClassifierGuidance(Guidance):
     log_prob: Callable[..., Tensor]
     scale: float = 1.0
     time: Callable[[Any], Any] | None = None
-    prefix: ClassVar[str] = "classifier_"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scale(self.scale)
         if not callable(self.log_prob):
             raise TypeError(f"log_prob must be a callable (x, t, **cond), got {type(self.log_prob).__name__}")
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
-        plain = self.plain(t, x, **cond)
+    def own(self, cond: Conditions) -> Conditions:
+        return cond.without(_PREFIX)
+
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+        plain = self.plain(t, x, cond)
         number = np.broadcast_to(t if self.time is None else self.time(t), len(x))
         dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
         with watched(x) as (state, keep):
-            value = self.log_prob(state, torch.tensor(number, dtype=dtype, device=x.device), **self._of_guidance(cond))
+            told = torch.tensor(number, dtype=dtype, device=x.device)
+            value = self.log_prob(state, told, **cond.beginning(_PREFIX))
             if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
                 got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"log_prob returned {got}: one number a sample is wanted, shape ({len(x)},)")
@@ -53,3 +59,6 @@ class ClassifierGuidance(Guidance):
         guided.rows += len(x)
         guided.vjps += 1
         return guided, plain
+
+
+_PREFIX = "classifier_"

@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import numpy as np
 from torch import Tensor
 
+from scorediff.conditions import Conditions
 from scorediff.denoiser import DenoiserLike, Reading
-from scorediff.guidance.base import Guidance
-from scorediff.predictions import DataPrediction
+from scorediff.guidance.base import Guidance, in_v
+from scorediff.schedules import Schedule
+from scorediff.states import per_sample
 
 __all__ = ["Clipped", "DynamicThreshold"]
 
@@ -27,11 +30,12 @@ class Clipped(Guidance):
     smooth: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_bound(self.bound)
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
-        plain = self.plain(t, x, **cond)
-        return _of_data(plain[0].clamp(-self.bound, self.bound), plain, self, t, x), plain
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+        plain = self.plain(t, x, cond)
+        return _with_data(plain[0].clamp(-self.bound, self.bound), plain, self.schedule, t, x), plain
 
 
 @final
@@ -49,18 +53,19 @@ class DynamicThreshold(Guidance):
     smooth: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_bound(self.bound)
         if not 0 < self.share <= 1:
             raise ValueError(f"share = {self.share}: of the entries of a sample, above 0 and at most 1")
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
-        plain = self.plain(t, x, **cond)
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+        plain = self.plain(t, x, cond)
         data = plain[0]
         sizes = data.flatten(1).abs()
         # the smallest of which this share of the entries is no larger; torch.quantile takes no large samples
         s = sizes.kthvalue(math.ceil(self.share * sizes.shape[1]), dim=1).values.clamp(min=self.bound)
         s = s.reshape(-1, *(1,) * (x.ndim - 1))
-        return _of_data(data.clamp(-s, s) * (self.bound / s), plain, self, t, x), plain
+        return _with_data(data.clamp(-s, s) * (self.bound / s), plain, self.schedule, t, x), plain
 
 
 def _check_bound(bound: float) -> None:
@@ -68,7 +73,11 @@ def _check_bound(bound: float) -> None:
         raise ValueError(f"bound = {bound}: the largest absolute value of the data, above 0")
 
 
-def _of_data(data: Tensor, plain: Reading, guidance: Guidance, t: Any, x: Tensor) -> Reading:
-    # the noise that agrees: (x - alpha x0) / sigma
-    coefficients = DataPrediction().solve(guidance.schedule, t)
-    return Reading(x, data, coefficients, rows=plain.rows, vjps=plain.vjps)
+def _with_data(data: Tensor, plain: Reading, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+    # data that change by d and the noise that agrees, by -alpha d / sigma, change v by -(alpha^2 + sigma^2) d / sigma;
+    # where sigma is 0 the state is the data, whatever is said of them
+    alpha, sigma = np.asarray(schedule.alpha(t)), np.asarray(schedule.sigma(t))
+    factor = np.divide(alpha**2 + sigma**2, sigma, out=np.zeros(np.shape(sigma)), where=sigma > 0)[()]
+    made = in_v(plain, schedule, t, x)
+    made.output = made.output - (data - plain[0]) * per_sample(factor, x)
+    return made

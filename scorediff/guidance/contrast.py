@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff.conditions import Conditions
 from scorediff.denoiser import DenoiserLike, Reading
-from scorediff.guidance.base import Guidance, in_v, kinks, read
+from scorediff.guidance.base import Guidance, check_scale, in_v, kinks, read
 from scorediff.predictions import DataPrediction, Prediction
 from scorediff.states import per_sample
 
@@ -24,7 +25,7 @@ class ClassifierFree(Guidance):
 
     `scale` is that of Imagen and of diffusers' `guidance_scale`: 1 is no guidance, 0 ignores the conditions. The
     paper's own weight `w`, of which 0 is none, is `ClassifierFree.of_weight`. Both readings run as one batch of 2 B
-    rows, or of B where the scale is 0 or 1.
+    rows; at scale 1 there is only one.
 
     What the second reading is told instead is in `null`, the same for every sample (a number, or a tensor without the
     batch dimension), or comes with the conditions under a name that begins with `negative_`, one a sample, and then
@@ -40,10 +41,10 @@ class ClassifierFree(Guidance):
     denoiser: DenoiserLike
     scale: float
     null: Mapping[str, Any] = field(default_factory=dict)
-    prefix: ClassVar[str] = "negative_"
 
     def __post_init__(self) -> None:
-        _check_scale(self.scale)
+        super().__post_init__()
+        check_scale(self.scale)
 
     @classmethod
     def of_weight(
@@ -52,35 +53,43 @@ class ClassifierFree(Guidance):
         """`(1 + weight) positive - weight negative`: the convention of the paper, 0 is no guidance."""
         return cls(denoiser, 1 + weight, null or {})
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
+    def own(self, cond: Conditions) -> Conditions:
+        return cond.without(_NEGATIVE)
+
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
         if self.scale == 1:
-            reading = self.plain(t, x, **cond)
+            reading = self.plain(t, x, cond)
             return reading, reading
-        positive, negative = self._told(cond, x)
-        both = {key: _side_by_side(key, value, negative[key], len(x)) for key, value in positive.items()}
+        positive = self.own(cond)
+        negative = self._negative(positive, cond.beginning(_NEGATIVE))
+        wide = Conditions(
+            {k: torch.cat([v, negative.get(k, v)]) if k in positive.per_sample else v for k, v in positive.items()},
+            positive.per_sample,
+        )
         times = t if isinstance(t, float) else np.concatenate([t, t])
-        told, not_told = _halves(read(self.denoiser, times, torch.cat([x, x]), both))
+        told, not_told = _halves(read(self.denoiser, times, torch.cat([x, x]), wide))
         return _contrast(told, not_told, self.scale), told
 
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
-        if self.scale == 0:
-            return read(self.denoiser, t, x, self._told(cond, x)[1])
-        return self.pair(t, x, **cond)[0]
-
-    def _told(self, cond: Mapping[str, Any], x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What each reading is told; tensors of the second as many rows as the state."""
-        positive, given = self._of_denoiser(cond), self._of_guidance(cond)
-        lost = given.keys() - positive.keys()
-        if lost:
-            raise ValueError(f"negative_{min(lost)} is given, but {min(lost)} is not: a negative wants its positive")
-        others = {**{k: _for_all(k, v, positive[k]) for k, v in self.null.items() if k in positive}, **given}
-        if not others:
-            told = ", ".join(sorted(positive)) or "none"
+    def _negative(self, positive: Conditions, given: Conditions) -> dict[str, Tensor]:
+        """What the second reading is told instead, as many rows as there are of the first."""
+        known = ", ".join(positive) or "none"
+        for name in given.keys() - positive.keys():
+            raise ValueError(f"negative_{name} is given, but {name} is not (conditions: {known})")
+        for name in self.null.keys() - positive.keys():
+            raise ValueError(f"null tells {name}, which is not among the conditions ({known}): give it in cond=")
+        made = {}
+        for name, value in {**self.null, **given}.items():
+            if name not in positive.per_sample:
+                raise ValueError(
+                    f"{name} and its negative run as one batch: give it as a tensor, a row for each sample"
+                )
+            made[name] = _as_rows(name, value, positive[name])
+        if not made:
             raise ValueError(
-                f"both readings would be told the same (conditions: {told}): give null={{...}}, what a network without "
-                "a condition is told, or cond={'negative_...': ...}"
+                f"both readings would be told the same (conditions: {known}): give null={{...}}, what a network "
+                "without a condition is told, or cond={'negative_...': ...}"
             )
-        return positive, {**positive, **others}
+        return made
 
 
 @final
@@ -97,14 +106,15 @@ class Autoguidance(Guidance):
     scale: float
 
     def __post_init__(self) -> None:
-        _check_scale(self.scale)
+        super().__post_init__()
+        check_scale(self.scale)
         if self.weak.schedule != self.denoiser.schedule:
             raise ValueError(
                 f"the weak network is on {self.weak.schedule!r}, the other on {self.denoiser.schedule!r}: give "
                 "weak.on(schedule)"
             )
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
         good = read(self.denoiser, t, x, cond)
         if self.scale == 1:
             return good, good
@@ -135,13 +145,13 @@ class Rescaled(Guidance):
     """A guided output brought back to the standard deviation of the unguided one, by the share `phi`
     (arXiv:2305.08891, section 3.4).
 
-    `of` is the output whose standard deviation over a sample is meant. The paper's, and that of diffusers'
-    `guidance_rescale`, is what the network predicts.
+    `of` is the output whose standard deviation over a sample is meant: by default what the network predicts, as in the
+    paper and by diffusers' `guidance_rescale`.
     """
 
     denoiser: Guidance
     phi: float = 0.7
-    of: Prediction = DataPrediction()
+    of: Prediction | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Guidance):
@@ -149,33 +159,33 @@ class Rescaled(Guidance):
         if not 0 <= self.phi <= 1:
             raise ValueError(f"phi = {self.phi}: a share from 0 to 1")
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
-        guided, plain = self.denoiser.pair(t, x, **cond)
-        a, b = self.of.row(self.schedule, t)
-        output, before = (_combined(reading, a, b, x) for reading in (guided, plain))
-        stds = [v.flatten(1).std(1).reshape(-1, *(1,) * (x.ndim - 1)) for v in (before, output)]
-        # phi output std(plain) / std(guided) + (1 - phi) output
-        output = output * (self.phi * stds[0] / stds[1] + (1 - self.phi))
-        return Reading(x, output, self.of.solve(self.schedule, t), rows=guided.rows, vjps=guided.vjps), plain
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+        guided, plain = self.denoiser.pair(t, x, cond)
+        of = _own_prediction(self.denoiser) if self.of is None else self.of
+        a, b = (per_sample(c, x) for c in of.row(self.schedule, t))
+        output, before = (reading[0] * a + reading[1] * b for reading in (guided, plain))
+        stds = [v.flatten(1).std(1, correction=0).reshape(-1, *(1,) * (x.ndim - 1)) for v in (before, output)]
+        # phi output std(plain) / std(guided) + (1 - phi) output: what it adds to the output, 0 where nothing varies
+        added = output * (self.phi * (torch.where(stds[1] > 0, stds[0] / stds[1], 1.0) - 1))
+        (_, q), (_, s) = of.solve(self.schedule, t)
+        # data and noise gain q and s times that, so v gains alpha s - sigma q times that
+        gain = self.schedule.alpha(t) * s - self.schedule.sigma(t) * q
+        made = in_v(guided, self.schedule, t, x)
+        made.output = made.output + added * per_sample(gain, x)
+        return made, plain
 
-    def plain(self, t: Any, x: Tensor, **cond: Any) -> Reading:
-        return self.denoiser.plain(t, x, **cond)
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
+        return self.denoiser.plain(t, x, cond)
 
 
-def _check_scale(scale: Any) -> None:
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not np.isfinite(scale):
-        raise ValueError(f"scale = {scale!r}: a finite number, of which 1 is no guidance")
+_NEGATIVE = "negative_"
 
 
 def _contrast(towards: Reading, away: Reading, scale: float) -> Reading:
     """`away + scale (towards - away)` of two readings of one state with the same coefficients."""
     # data and noise are linear in the output, so the output alone is combined, whatever it predicts
-    output = torch.lerp(away.output, towards.output, scale)
+    output = torch.lerp(away.output, towards.output, float(scale))
     return Reading(towards.x, output, towards.coefficients, rows=towards.rows, vjps=towards.vjps)
-
-
-def _combined(reading: Reading, a: Any, b: Any, x: Tensor) -> Tensor:
-    return reading[0] * per_sample(a, x) + reading[1] * per_sample(b, x)
 
 
 def _halves(wide: Reading) -> tuple[Reading, Reading]:
@@ -189,29 +199,22 @@ def _halves(wide: Reading) -> tuple[Reading, Reading]:
     return first, second
 
 
-def _side_by_side(name: str, positive: Any, negative: Any, batch: int) -> Any:
-    """A condition for twice as many rows, first the positive ones."""
-    tensors = isinstance(positive, Tensor) and isinstance(negative, Tensor)
-    if tensors and positive.shape[:1] == (batch,):
-        if positive.shape != negative.shape:
-            raise ValueError(
-                f"negative_{name} has shape {tuple(negative.shape)} and {name} {tuple(positive.shape)}: both run as "
-                "one batch, pad the shorter"
-            )
-        return torch.cat([positive, negative.to(positive)])
-    if positive is not negative:
-        raise ValueError(f"{name} and its negative are to run as one batch: give tensors with a row for each sample")
-    return positive
-
-
-def _for_all(name: str, null: Any, positive: Any) -> Any:
-    """What one sample is told where it is told nothing, for as many as a condition has rows."""
-    if not isinstance(positive, Tensor):
-        return null
-    value = torch.as_tensor(null).to(positive)
+def _as_rows(name: str, value: Any, positive: Tensor) -> Tensor:
+    """What the second reading is told, of the shape of what the first one is: one row, a number, or as many rows."""
     try:
-        return value.expand_as(positive)
-    except RuntimeError:
+        return torch.as_tensor(value).to(positive).expand_as(positive)
+    except (TypeError, RuntimeError):
+        shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
         raise ValueError(
-            f"null[{name!r}] has shape {tuple(value.shape)}, that of one sample is {tuple(positive.shape[1:])}"
+            f"{name} is of shape {tuple(positive.shape)}, its negative {type(value).__name__}{shape}: both run as one "
+            "batch, give a number, a tensor of that shape, or one without the batch dimension; pad the shorter text"
         ) from None
+
+
+def _own_prediction(denoiser: Any) -> Prediction:
+    """What the network behind guidances predicts; the data, where that is not said."""
+    while not hasattr(denoiser, "prediction"):
+        if not hasattr(denoiser, "denoiser"):
+            return DataPrediction()
+        denoiser = denoiser.denoiser
+    return denoiser.prediction

@@ -18,7 +18,14 @@ __all__ = ["pushed", "watched"]
 
 @contextmanager
 def watched(x: Tensor) -> Iterator[tuple[Tensor, bool]]:
-    """The state as one that gradients are taken with respect to, and whether these are to have gradients themselves."""
+    """The state as one that gradients are taken with respect to, and whether these are to have gradients themselves.
+
+    Raises ValueError in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "a gradient with respect to the state is wanted: run under torch.no_grad(), not inference_mode()"
+        )
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         yield (x if x.requires_grad and keep else x.detach().requires_grad_()), keep

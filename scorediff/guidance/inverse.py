@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from scorediff.conditions import Conditions
 from scorediff.denoiser import DenoiserLike, Reading
-from scorediff.guidance.base import Guidance, read
+from scorediff.guidance.base import Guidance, check_scale, read
 from scorediff.guidance.gradient import pushed, watched
 from scorediff.guidance.operators import Operator
 
@@ -26,35 +27,49 @@ class _Posterior(Guidance):
     operator: Operator
     noise_std: float
     scale: float
-    prefix: ClassVar[str] = "observed"
 
     @abstractmethod
     def spread(self, t: Any) -> Any:
         """The variance of `x0` given `x_t`, a float or of shape (B,)."""
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
-        if "observed" not in cond:
-            raise ValueError('what was measured is not given: cond={"observed": y}')
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scale(self.scale)
+        if not isinstance(self.operator, Operator):
+            raise TypeError(f"operator = {self.operator!r}: give an Operator, such as Mask(known)")
+
+    def own(self, cond: Conditions) -> Conditions:
+        return Conditions({k: v for k, v in cond.items() if k != "observed"}, cond.per_sample)
+
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+        if not isinstance(cond.get("observed"), Tensor):
+            raise ValueError('what was measured is not given as a tensor: cond={"observed": y}')
         with watched(x) as (state, keep):
-            plain = read(self.denoiser, t, state, self._of_denoiser(cond))
-            data = plain[0]
-            predicted = self.operator(data)
-            observed = cond["observed"].to(predicted)
-            if observed.shape[1:] != predicted.shape[1:] or observed.shape[0] not in (1, len(x)):
+            plain = read(self.denoiser, t, state, self.own(cond))
+            if not plain.output.requires_grad:
                 raise ValueError(
-                    f"observed has shape {tuple(observed.shape)}: the operator gives {tuple(predicted.shape)}"
+                    "the network's output has no gradient with respect to the state: let it run without no_grad() and "
+                    "inference_mode()"
                 )
+            data = plain[0]
+            missing = _missing(cond["observed"], self.operator(data))
             # grad log p(y | x_t) = (dD/dx)^T A^T (spread A A^T + noise_std^2)^-1 (y - A D)
-            missing = self.operator.solve(observed - predicted, self.spread(t), self.noise_std**2)
-            pull = self.operator.adjoint(missing)
+            pull = self.operator.adjoint(self.operator.solve(missing, self.spread(t), self.noise_std**2))
             (gradient,) = torch.autograd.grad(
                 data, state, grad_outputs=pull if keep else pull.detach(), create_graph=keep
             )
         if not keep:
-            plain = Reading(x, plain.output.detach(), plain.coefficients, rows=plain.rows, vjps=plain.vjps)
+            counts = {"rows": plain.rows, "vjps": plain.vjps}
+            plain = Reading(plain.x.detach(), plain.output.detach(), plain.coefficients, **counts)
         guided = pushed(plain, gradient * self.scale, self.schedule, t, x)
         guided.vjps += 1
         return guided, plain
+
+
+def _missing(observed: Tensor, predicted: Tensor) -> Tensor:
+    if observed.shape[1:] != predicted.shape[1:] or observed.shape[0] not in (1, len(predicted)):
+        raise ValueError(f"observed has shape {tuple(observed.shape)}: the operator gives {tuple(predicted.shape)}")
+    return observed.to(predicted) - predicted
 
 
 @final
@@ -74,6 +89,7 @@ class DPS(_Posterior):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.noise_std > 0:
             raise ValueError(
                 f"noise_std = {self.noise_std}: DPS wants noisy measurements; PseudoInverse takes exact ones"
@@ -99,6 +115,7 @@ class PseudoInverse(_Posterior):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.noise_std >= 0:
             raise ValueError(f"noise_std = {self.noise_std}: at least 0")
         if not self.data_std > 0:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff.conditions import Conditions
 from scorediff.denoiser import Reading
 from scorediff.guidance.base import Guidance, in_v
 from scorediff.predictions import VPrediction
@@ -49,7 +50,8 @@ class Limited(Guidance):
         """The interval in time; beyond the domain, infinite."""
         lo, hi = self.schedule.domain
         least, most = self.schedule.log_snr(hi), self.schedule.log_snr(lo)
-        start = float(self.schedule.time_at(self.high)) if least < self.high < most else -math.inf
+        reached = least < self.high <= most and math.isfinite(self.high)
+        start = float(self.schedule.time_at(self.high)) if reached else -math.inf
         end = float(self.schedule.time_at(self.low)) if least < self.low < most else math.inf
         # where the whole interval lies beyond an end, no time is in it
         return (start if self.high > least else math.inf), (end if self.low < most else -math.inf)
@@ -58,18 +60,17 @@ class Limited(Guidance):
     def breaks(self) -> tuple[float, ...]:
         return (*super().breaks, *(t for t in self._times if math.isfinite(t)))
 
-    def pair(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
         first, last = self._times
         inside = np.broadcast_to((np.asarray(t) > first) & (np.asarray(t) <= last), len(x))
         if inside.all():
-            return self.denoiser.pair(t, x, **cond)
+            return self.denoiser.pair(t, x, cond)
         if not inside.any():
-            return self._plain_twice(t, x, **cond)
+            return self._plain_twice(t, x, cond)
         v, rows, vjps = (torch.empty_like(x), torch.empty_like(x)), 0, 0
         for chosen, ask in ((inside, self.denoiser.pair), (~inside, self._plain_twice)):
             at = torch.from_numpy(np.flatnonzero(chosen)).to(x.device)
-            told = {k: c[at] if isinstance(c, Tensor) and c.shape[:1] == x.shape[:1] else c for k, c in cond.items()}
-            pair = ask(t[chosen], x[at], **told)
+            pair = ask(t[chosen], x[at], cond.of_rows(at))
             rows, vjps = rows + pair[0].rows, vjps + pair[0].vjps
             for whole, part in zip(v, pair, strict=True):
                 whole[at] = in_v(part, self.schedule, t[chosen], x[at]).output
@@ -77,9 +78,9 @@ class Limited(Guidance):
         guided, plain = (Reading(x, output, coefficients, rows=rows, vjps=vjps) for output in v)
         return guided, plain
 
-    def plain(self, t: Any, x: Tensor, **cond: Any) -> Reading:
-        return self.denoiser.plain(t, x, **cond)
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
+        return self.denoiser.plain(t, x, cond)
 
-    def _plain_twice(self, t: Any, x: Tensor, **cond: Any) -> tuple[Reading, Reading]:
-        reading = self.plain(t, x, **cond)
+    def _plain_twice(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+        reading = self.plain(t, x, cond)
         return reading, reading

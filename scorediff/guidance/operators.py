@@ -45,7 +45,12 @@ class Mask(Operator):
             raise TypeError("known must be a boolean tensor, true where the sample is known (mask > 0.5, say)")
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * self.known.to(x.device)
+        try:
+            return x * self.known.to(x.device).expand(x.shape[1:])
+        except RuntimeError:
+            raise ValueError(
+                f"a mask of shape {tuple(self.known.shape)} for samples of shape {tuple(x.shape[1:])}"
+            ) from None
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self(y)
@@ -88,6 +93,8 @@ class Matrix(Operator):
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not self.matrix.is_floating_point():
+            raise TypeError(f"a matrix of {self.matrix.dtype}: give floats")
         size = torch.Size(self.shape).numel()
         if self.matrix.ndim != 2 or self.matrix.shape[1] != size:
             raise ValueError(
@@ -105,7 +112,8 @@ class Matrix(Operator):
     def _svd(self) -> tuple[Tensor, Tensor]:
         u, s, _ = torch.linalg.svd(self.matrix.double(), full_matrices=True)
         squares = torch.zeros(len(u), dtype=torch.float64)
-        squares[: len(s)] = torch.where(s > s.max() * 1e-12, s, 0.0) ** 2
+        rounding = max(self.matrix.shape) * torch.finfo(self.matrix.dtype).eps * s.max()
+        squares[: len(s)] = torch.where(s > rounding, s, 0.0) ** 2
         return u, squares
 
     def solve(self, y: Tensor, signal: Any, noise: float) -> Tensor:

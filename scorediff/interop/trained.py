@@ -41,17 +41,19 @@ def trained_as(scheduler: Any, *, shift: float | None = None) -> Trained:
 
     Betas (`trained_betas`, or `beta_schedule` with its ends), or `alphas_cumprod`, are a `VPDiscrete`; with
     `rescale_betas_zero_snr` a `ZeroTerminalSNR`; a flow-matching scheduler is a `RectifiedFlow`, EDM's an `EDM`. Betas
-    are made in float64. `shift` is that of a flow, where the configuration leaves it to the size of the image; see
-    `shift_for`. What concerns sampling alone (its clipping, its spacing) is left out.
+    are made in float64. `shift` is that of a flow, where the configuration leaves it to the size of the image (see
+    `shift_for`), or in place of its own. What concerns sampling alone (its clipping, its spacing) is left out.
 
-    Raises TypeError for anything else, ValueError for a configuration that lacks a key or has an unknown value.
+    Raises TypeError for anything else, a scheduler of distilled networks among it, ValueError for a configuration that
+    lacks a key or has an unknown value.
     """
     config = _config(scheduler)
-    if _is_flow(config):
+    kind = _kind(config)
+    if kind is _flow:
         return _flow(config, shift)
     if shift is not None:
         raise ValueError(f"shift = {shift}: {_named(config)} is no scheduler of a flow, drop it")
-    return _edm(config) if "sigma_data" in config else _table(config)
+    return kind(config)
 
 
 def shift_for(scheduler: Any, tokens: int) -> float:
@@ -78,11 +80,21 @@ def _config(scheduler: Any) -> Mapping[str, Any]:
     return config if config is scheduler else {"_class_name": type(scheduler).__name__, **config}
 
 
-def _is_flow(config: Mapping[str, Any]) -> bool:
-    return (
-        "FlowMatch" in config.get("_class_name", "")
-        or bool(config.get("use_flow_sigmas"))
-        or config.get("prediction_type") == "flow_prediction"
+def _kind(config: Mapping[str, Any]) -> Callable[..., Trained]:
+    """How a configuration is read: by the class it is of, or, without a name, by what is in it."""
+    name = config.get("_class_name")
+    if name in _CONTINUOUS and config.get("timestep_type") == "continuous":
+        return _continuous
+    flow = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    if name is None:
+        return _flow if flow or {"shift", "base_shift"} & config.keys() else _edm if "sigma_data" in config else _table
+    for kind, names in _CLASSES.items():
+        if name in names:
+            return _flow if flow else kind
+    known = ", ".join(sorted(each for names in _CLASSES.values() for each in names))
+    raise TypeError(
+        f"{name} is not known to say what a network was trained as: give the scheduler that it was trained with, or "
+        f"Denoiser(net, schedule, prediction, time=) yourself; known: {known}"
     )
 
 
@@ -104,7 +116,19 @@ def _flow(config: Mapping[str, Any], shift: float | None) -> Trained:
 
 
 def _edm(config: Mapping[str, Any]) -> Trained:
-    raw: Prediction = EDMPrediction(float(_entry(config, "sigma_data")))
+    return _on_edm(config, EDMPrediction(float(_entry(config, "sigma_data"))))
+
+
+def _continuous(config: Mapping[str, Any]) -> Trained:
+    # x / sqrt(sigma^2 + 1) goes in, and v comes out: EDM's with data of unit variance, and another sign
+    if config.get("prediction_type") != "v_prediction":
+        raise ValueError(
+            f"timestep_type 'continuous' with prediction_type {config.get('prediction_type')!r}: v is known"
+        )
+    return _on_edm(config, EDMPrediction(1.0))
+
+
+def _on_edm(config: Mapping[str, Any], raw: Prediction) -> Trained:
     kinds = {"epsilon": raw, "v_prediction": Negated(raw)}
     schedule = EDM(float(_entry(config, "sigma_min")), float(_entry(config, "sigma_max")))
     # c_noise = log(sigma) / 4
@@ -164,3 +188,16 @@ def _entry(config: Mapping[str, Any], key: str) -> Any:
 
 def _named(config: Mapping[str, Any]) -> str:
     return str(config.get("_class_name", "a scheduler"))
+
+
+_CONTINUOUS = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+_TABLES = (
+    "DDIM DDIMInverse DDIMParallel DDPM DDPMParallel DEISMultistep DPMSolverMultistep DPMSolverMultistepInverse "
+    "DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete EulerDiscrete HeunDiscrete KDPM2AncestralDiscrete "
+    "KDPM2Discrete LMSDiscrete PNDM RePaint SASolver UniPCMultistep"
+)
+_CLASSES: Mapping[Callable[..., Trained], frozenset[str]] = {
+    _flow: frozenset({"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"}),
+    _edm: frozenset({"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"}),
+    _table: frozenset(f"{name}Scheduler" for name in _TABLES.split()),
+}

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import DenoiserLike, Reading
+from scorediff.conditions import Conditions
+from scorediff.denoiser import DenoiserLike, Reading, checked_pair, told
 from scorediff.grids import Grid
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
-__all__ = ["Conditions", "Door"]
+__all__ = ["Door"]
 
 
 class Door:
@@ -29,7 +30,8 @@ class Door:
         self._denoiser, self._cond, self._batch = denoiser, Conditions.of(cond, x.shape[0]), x.shape[0]
         if hasattr(denoiser, "check"):
             denoiser.check(grid.start, grid.end)
-        self._lo, self._hi = sorted((grid.start, grid.end))
+        self._ends = sorted((grid.start, grid.end))
+        self._lo, self._hi = _beyond_breaks(self._ends, self.breaks)
         self._ulps = 2 * torch.finfo(x.dtype).eps
         self._inner = tuple(range(1, x.ndim))
         self._wide = torch.promote_types(x.dtype, torch.float32)
@@ -62,25 +64,22 @@ class Door:
     def __call__(self, t: Any, x: Tensor, rows: np.ndarray | None = None) -> Sequence[Tensor]:
         if not (isinstance(t, float) and self._lo <= t <= self._hi):
             t = self._inside(t)
-        cond: Mapping[str, Any] = self._cond
+        cond = self._cond
         if rows is None:
             self._whole += 1
         else:
             self._partial[rows] += 1
             cond = self._cond.of_rows(rows)
         self.calls += 1
-        reading = self._denoiser(t, x, **cond)
+        reading = told(self._denoiser, t, x, cond)
         if isinstance(reading, Reading):  # made by a Denoiser, which has looked at its shape
             self.rows += reading.rows
             self.vjps += reading.vjps
             self._watched.append((self.calls, t, rows, self._row_sums(reading.output)))
             return reading
         self.rows += x.shape[0]
-        data, noise = reading
+        data, noise = checked_pair(reading, x)
         for part in (data, noise):
-            if not isinstance(part, Tensor) or part.shape != x.shape or part.dtype != x.dtype:
-                what = f"{part.dtype} of shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(f"the denoiser returned {what} for a state of {x.dtype} of shape {tuple(x.shape)}")
             self._watched.append((self.calls, t, rows, self._row_sums(part)))
         return data, noise
 
@@ -110,30 +109,18 @@ class Door:
         return (x.detach() if torch.is_grad_enabled() else x).sum(self._inner, dtype=self._wide)
 
     def _inside(self, t: Any) -> Any:
-        lo, hi = self._lo, self._hi
+        lo, hi = self._ends
         times = np.asarray(t.cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
         if not np.all((times >= lo - self._ulps * abs(lo)) & (times <= hi + self._ulps * abs(hi))):
             raise ValueError(f"the solver asked for the network at t = {t}, outside the run's [{lo!r}, {hi!r}]")
-        times = np.clip(times, lo, hi)
+        times = np.clip(times, self._lo, self._hi)
         return times if times.ndim else float(times)
 
 
-class Conditions(dict[str, Any]):
-    """What goes to the network besides `t` and `x`; a tensor of leading dimension B is one row per sample."""
-
-    per_sample: frozenset[str]
-
-    @classmethod
-    def of(cls, cond: Mapping[str, Any] | None, batch: int) -> "Conditions":
-        """`cond` for a batch, or as it is where that is decided: a part may be as long as something shared is."""
-        if isinstance(cond, cls):
-            return cond
-        made = cls(cond or {})
-        made.per_sample = frozenset(k for k, v in made.items() if isinstance(v, Tensor) and v.shape[:1] == (batch,))
-        return made
-
-    def of_rows(self, rows: Any) -> "Conditions":
-        """The conditions of some samples, given by a slice or an array of indices."""
-        made = Conditions({k: v[rows] if k in self.per_sample else v for k, v in self.items()})
-        made.per_sample = self.per_sample
-        return made
+def _beyond_breaks(ends: Sequence[float], breaks: Sequence[float]) -> tuple[float, float]:
+    """The ends of a run, moved inside where the denoiser jumps there: the run lies on one side of the jump."""
+    lo, hi = ends
+    near = 1e-12 * (hi - lo)
+    lowest = [np.nextafter(max(t, lo), hi) for t in breaks if abs(t - lo) <= near]
+    highest = [np.nextafter(min(t, hi), lo) for t in breaks if abs(t - hi) <= near]
+    return float(max(lowest, default=lo)), float(min(highest, default=hi))

@@ -301,10 +301,12 @@ def _known(
     seed: int,
     guidance: Callable[[DenoiserLike], DenoiserLike] | None,
 ) -> tuple[Tensor, float]:
-    try:
-        return _truth(target, schedule, span, seed, guidance)
-    except TypeError:  # a schedule of one's own that cannot be told from others: nothing is kept
+    if guidance is not None:  # the network behind it would be kept too
         return _truth.__wrapped__(target, schedule, span, seed, guidance)
+    try:
+        return _truth(target, schedule, span, seed)
+    except TypeError:  # a schedule of one's own that cannot be told from others: nothing is kept
+        return _truth.__wrapped__(target, schedule, span, seed)
 
 
 @lru_cache(maxsize=64)
@@ -313,7 +315,7 @@ def _truth(
     schedule: Schedule,
     span: tuple[float, float],
     seed: int,
-    guidance: Callable[[DenoiserLike], DenoiserLike] | None,
+    guidance: Callable[[DenoiserLike], DenoiserLike] | None = None,
 ) -> tuple[Tensor, float]:
     """Where the flow takes the samples, and how well that is known: by two routes that do not share their steps."""
     start = target.at(schedule, span[0]).sample(_SAMPLES, seed)
