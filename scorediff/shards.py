@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from scorediff.denoiser import described
 from scorediff.files import agree, remove_parts, write_whole
 from scorediff.problems import Problem
 from scorediff.sampling import sample
@@ -100,6 +101,7 @@ def sample_shards(
         "problem": type(problem).__name__,
         "eta": registry.to_dict(problem.eta),
         "schedule": registry.to_dict(problem.schedule),
+        "denoiser": described(problem.denoiser),
         "solver": registry.to_dict(solver),
         "options": said,
         "version": __version__,

@@ -1,6 +1,7 @@
 """The command line."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -360,3 +361,39 @@ def test_what_cannot_be_trained_or_sampled_is_one_line_and_nothing_is_left(here,
     result = scorediff(line)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and words in result.stderr, result.output
     assert not list(here.iterdir())
+
+
+def test_inspect_says_what_a_network_is_and_exits_with_1_where_it_looks_wrong(here, monkeypatch):
+    right = scorediff("inspect digits-unet --data digits --n 4")
+    assert right.exit_code == 0 and "nothing looks wrong" in right.stdout and "EDMPrediction" in right.stdout
+    trained = sd.load("digits-unet")
+    wrong = dataclasses.replace(trained, prediction=sd.NoisePrediction())
+    monkeypatch.setattr("scorediff.cli.subjects.load", lambda name: wrong)
+    said = scorediff("inspect digits-unet --data digits --n 4")
+    assert said.exit_code == 1 and "it looks like EDMPrediction" in said.stdout
+
+
+def test_guidance_is_the_scale_of_a_network_that_knows_classes(here):
+    line = "sample --model digits-unet --label 3 --solver ddim --steps 3 --n 2 --seed 1"
+    assert scorediff(f"{line} --guidance 3 --out guided.npz").exit_code == 0
+    trained = sd.load("digits-unet")
+    flow = sd.ProbabilityFlow(sd.ClassifierFree(trained.denoiser, 3.0, trained.null))
+    made = sd.sample(flow, "ddim", (2, *trained.shape), steps=3, seed=1, cond={"label": torch.tensor([3, 3])}).x
+    with np.load("guided.npz") as file:
+        np.testing.assert_allclose(file["samples"], made.numpy(), atol=1e-5)
+        assert json.loads(str(file["settings"]))["guidance"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("inspect digits", "a law whose denoiser is exact"),
+        ("inspect nothing-of-that-name", "unknown model"),
+        ("inspect fashion-unet --data digits", "data of shape"),
+        ("inspect fashion-unet --prompt cat", "no pipeline of diffusers"),
+        ("sample --guidance 2", "no pipeline of diffusers"),
+        ("sample --model fashion-unet --prompt cat", "no pipeline of diffusers"),
+    ],
+)
+def test_what_cannot_be_inspected_or_guided_is_one_line(here, line, words):
+    fails(line, 2, words)

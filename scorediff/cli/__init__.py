@@ -1,4 +1,4 @@
-"""The command line: `scorediff sample`, `train`, `average`, `experiment`, `compare`, `order`, `solvers`, `demo`."""
+"""The command line: `sample`, `train`, `average`, `inspect`, `experiment`, `compare`, `order`, `solvers`, `demo`."""
 
 import os
 import sys
@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from scorediff.cli.compare import compare
 from scorediff.cli.demo import demo
 from scorediff.cli.experiment import experiments
+from scorediff.cli.inspect import inspect
 from scorediff.cli.listing import solvers
 from scorediff.cli.order import order
 from scorediff.cli.sample import sample
@@ -86,7 +87,7 @@ def _scorediff(
     """
 
 
-for _command in (demo, sample, train, average, compare, order, solvers):
+for _command in (demo, sample, train, average, inspect, compare, order, solvers):
     app.command()(_command)
 app.add_typer(experiments, name="experiment")
 

@@ -46,7 +46,10 @@ _Negative = Annotated[
 ]
 _Guidance = Annotated[
     float | None,
-    typer.Option(help="Scale of a pipeline's guidance, 1 for none (default: its own).", rich_help_panel=flags.PROBLEM),
+    typer.Option(
+        help="Scale of guidance by the class or the text, 1 for none (default: none; a pipeline's own).",
+        rich_help_panel=flags.PROBLEM,
+    ),
 ]
 _Size = Annotated[
     int | None,
@@ -144,7 +147,7 @@ def sample(
     Examples:
 
         scorediff sample --solver dpm++2m --steps 12
-        scorediff sample --model fashion-unet --label sneaker --solver unipc-3 --steps 10
+        scorediff sample --model fashion-unet --label sneaker --guidance 2 --solver unipc-3 --steps 10
         scorediff sample --solver ddim --eta 0.5 --steps 50 --n 100
         scorediff sample --solver rk45:rtol=1e-4 --schedule edm --out edm.npz
         scorediff sample --model run/model.safetensors --n 50000 --batch-size 256 --out samples/

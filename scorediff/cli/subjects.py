@@ -105,7 +105,8 @@ def _law(asked: Asked) -> Subject:
 
 def _checkpoint(asked: Asked) -> Subject:
     asked.refuse("bandwidth", why="it smooths the data set of --model digits")
-    asked.refuse(*asked.said, why=f"{asked.model} is no pipeline of diffusers, a folder with model_index.json")
+    pipeline = f"{asked.model} is no pipeline of diffusers, a folder with model_index.json"
+    asked.refuse("prompt", "negative", "size", why=pipeline)
     try:
         checkpoint = load(asked.model)
     except FileNotFoundError:
@@ -115,8 +116,14 @@ def _checkpoint(asked: Asked) -> Subject:
         raise ValueError(f"unknown model {asked.model!r}{hint}") from None
     made = {key: value for key, value in checkpoint.to_dict().items() if key in ("network", "prediction")}
     step, weights = checkpoint.card.get("step"), checkpoint.fingerprint()
+    denoiser: Any = checkpoint.denoiser
+    if asked.guidance is not None:
+        if not checkpoint.classes:
+            asked.refuse("guidance", why=f"{asked.model} knows no classes to be guided to")
+        denoiser = ClassifierFree(denoiser, asked.guidance, checkpoint.null)
+        made["guidance"] = asked.guidance
     return Subject(
-        asked.on(checkpoint.denoiser),
+        asked.on(denoiser),
         checkpoint.shape,
         {"model": Path(asked.model).name, **made, "step": step, "weights": weights},
         classes=checkpoint.classes,
