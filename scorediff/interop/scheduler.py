@@ -152,9 +152,8 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """What the network is to see of the state: itself, or c_in times it."""
-        self._planned()
-        due = self._at if self._run else self.begin_index or 0
-        scale = self._scales[due if timestep is None else self._position(timestep, due)]
+        at = self._due if timestep is None else self._position(timestep)
+        scale = self._scales[at]
         return sample if scale == 1.0 else sample * scale
 
     def step(
@@ -177,18 +176,11 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
         Raises ValueError out of turn, for a state that was changed within a step, and for options that are settings of
         the scheduler; SolverError at the end where a sample is not finite.
         """
-        plan = self._planned()
-        if eta and eta != plan.share:
+        if eta and eta != self._planned().share:
             raise ValueError(f"eta = {eta} is a setting of the scheduler: ScorediffScheduler(..., eta={eta})")
         if use_clipped_model_output:
             raise ValueError("use_clipped_model_output = True: outputs are used as they are, leave it")
-        due = self._at if self._run else self.begin_index or 0
-        at = self._position(timestep, due)
-        if self._run and at != due:
-            raise ValueError(
-                f"step() at evaluation {at} of {len(plan.times)} where {due} is due: go through timesteps in order, "
-                "from set_timesteps() on"
-            )
+        at = self._turn(timestep)
         run = self._run or self._started(at, sample, generator)
         try:
             x = run.advance(model_output, sample)
@@ -217,6 +209,22 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("call set_timesteps() first: it lays out the steps")
         return self._plan
 
+    @property
+    def _due(self) -> int:
+        """The evaluation that is due."""
+        self._planned()
+        return self._at if self._run else self.begin_index or 0
+
+    def _turn(self, timestep: Any) -> int:
+        """The evaluation of a step; ValueError out of turn."""
+        at = self._position(timestep)
+        if self._run and at != self._due:
+            raise ValueError(
+                f"step() at evaluation {at} of {len(self._numbers)} where {self._due} is due: go through timesteps in "
+                "order, from set_timesteps() on"
+            )
+        return at
+
     def _started(self, at: int, x: Tensor, generator: Any) -> Run:
         """A run from evaluation `at` on."""
         plan = self._begin[1] if self._begin and self._begin[0] == at else self._planned().after(at)
@@ -239,8 +247,9 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
             self._run.close()
             self._run = None
 
-    def _position(self, timestep: Any, due: int) -> int:
+    def _position(self, timestep: Any) -> int:
         """Which evaluation a timestep belongs to; the one that is due where only the device could tell."""
+        due = self._due
         if isinstance(timestep, Tensor):
             ours = self.timesteps
             if timestep.untyped_storage().data_ptr() == ours.untyped_storage().data_ptr():
