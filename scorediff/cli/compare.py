@@ -56,6 +56,7 @@ def compare(
         scorediff compare --solvers euler,euler:coordinates=log-snr --spacing karras
     """
     import scorediff as sd
+    from scorediff.solvers.solve import problem_for
     from scorediff.study import work_precision
 
     path = options.output(out, (".png", ".pdf", ".svg"))
@@ -64,7 +65,7 @@ def compare(
     denoiser = options.target_named(model, smooth).denoiser(options.parse_schedule(schedule))
     names = options.split_solvers(solvers)
     for name in names if eta == 0 else ():
-        options.problem_for(denoiser, options.parse_solver(name), 0.0)
+        problem_for(denoiser, options.parse_solver(name), 0.0)
     shape = (n, *denoiser.target.event_shape)
     with options.threads(threads):
         study = work_precision(

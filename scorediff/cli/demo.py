@@ -105,6 +105,7 @@ def _sheet(seed: int, progress: bool) -> list[_Row]:
 
     import scorediff as sd
     from scorediff.data import digits
+    from scorediff.solvers.solve import problem_for
     from scorediff.study.measure import nearest_datum
 
     law = sd.Empirical(digits(), _SHEET_BANDWIDTH)
@@ -115,7 +116,7 @@ def _sheet(seed: int, progress: bool) -> list[_Row]:
     rows = [_Row("true trajectory", truth.evaluations.mean(), truth.x)]
     for name in tqdm((*_FLOW, *_SDE), disable=None if progress else True, leave=False, unit="solver"):
         solver, options_ = _within_budget(options.parse_solver(name))
-        problem = options.problem_for(denoiser, solver, None)
+        problem = problem_for(denoiser, solver, None)
         made = sd.sample(problem, solver, x=x, seed=seed, progress=False, **options_).check()
         astray = nearest_datum(law, made.x) != images if name in _FLOW else torch.zeros(len(x))
         rows.append(_Row(name, made.evaluations.mean(), made.x, tuple(astray.nonzero().flatten().tolist())))

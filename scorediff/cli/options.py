@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -13,7 +13,6 @@ from scorediff.data import digits
 from scorediff.exact import Empirical, Gaussian, GaussianMixture, Target
 from scorediff.files import check_writable
 from scorediff.grids import Spacing
-from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers import Denoise, HalfStep, Solver, Terminal
 
@@ -27,7 +26,6 @@ __all__ = [
     "parse_schedule",
     "parse_solver",
     "parse_spacing",
-    "problem_for",
     "process",
     "split_solvers",
     "target_named",
@@ -94,20 +92,6 @@ def split_solvers(text: str) -> list[str]:
     if not names:
         raise ValueError("--solvers is empty: name one at least, see 'scorediff solvers'")
     return names
-
-
-def problem_for(denoiser: Any, solver: Solver, eta: float | None) -> Problem:
-    """The flow where `eta` is 0, or not given and the solver can; else the reverse SDE, with eta 1 by default."""
-    on_flow, on_sde = ProbabilityFlow in solver.solves, ReverseSDE in solver.solves
-    if eta == 0 and not on_flow:
-        raise ValueError(f"{solver.name} solves the reverse SDE, which wants --eta above 0")
-    if eta and not on_sde:
-        raise ValueError(
-            f"{solver.name} solves the probability flow, which has --eta 0; 'scorediff solvers' lists those for the SDE"
-        )
-    if eta == 0 or (eta is None and on_flow):
-        return ProbabilityFlow(denoiser)
-    return ReverseSDE(denoiser, 1.0 if eta is None else eta)
 
 
 def process() -> tuple[int, int]:

@@ -155,6 +155,7 @@ def sample(
     """
     import scorediff as sd
     from scorediff.cli.subjects import Asked, subject_for
+    from scorediff.solvers.solve import problem_for
 
     folder = out.suffix == "" or out.is_dir()
     path = out if folder else options.output(out, (".png", ".npz"))
@@ -164,7 +165,7 @@ def sample(
     if folder and subject.decode is not None:
         raise ValueError(f"--out {out}: images of a pipeline go to one file; end its name in .png or .npz")
     count = n or subject.count
-    problem = options.problem_for(subject.denoiser, chosen, eta)
+    problem = problem_for(subject.denoiser, chosen, eta)
     how: dict[str, Any] = {
         "steps": _steps(chosen, steps),
         "spacing": options.parse_spacing(spacing),

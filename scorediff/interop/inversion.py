@@ -15,12 +15,13 @@ from scorediff.grids import Grid
 from scorediff.interop.handover import Handover
 from scorediff.interop.trained import Trained
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
-from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
+from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solution, Solver, Step, Terminal, solve
+from scorediff.solvers.solve import problem_for
 from scorediff.states import version
 
-__all__ = ["Plan", "Run", "problem_for"]
+__all__ = ["Plan", "Run"]
 
 #: An entry that changed by less than this part of itself was rounded to half precision.
 _ROUNDING = 2.0**-7
@@ -45,18 +46,6 @@ class _Remote:
         # before the reading is made: the answer may bring another state, see _Exchange
         self._output = self._ask(float(t), x)
         return self._denoiser(t, x)
-
-
-def problem_for(denoiser: Any, solver: Solver, eta: float | None) -> Problem:
-    """The flow where `eta` is 0, or None and the solver can; else the reverse SDE, with eta 1 by default."""
-    on_flow, on_sde = ProbabilityFlow in solver.solves, ReverseSDE in solver.solves
-    if eta == 0 and not on_flow:
-        raise ValueError(f"eta = 0, and {solver.name} solves the reverse SDE: leave eta, or give one above 0")
-    if eta and not on_sde:
-        raise ValueError(f"eta = {eta}, and {solver.name} solves the probability flow, where it is 0: leave eta")
-    if eta == 0 or (eta is None and on_flow):
-        return ProbabilityFlow(denoiser)
-    return ReverseSDE(denoiser, 1.0 if eta is None else eta)
 
 
 @dataclass(frozen=True)

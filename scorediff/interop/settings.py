@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from scorediff import registry
 from scorediff.denoiser import Denoiser
 from scorediff.grids import Spacing
-from scorediff.interop.inversion import problem_for
 from scorediff.interop.trained import Trained, trained_as
 from scorediff.solvers import Solver, Terminal
+from scorediff.solvers.solve import problem_for
 
 __all__ = ["NAMES", "Settings"]
 

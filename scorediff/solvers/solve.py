@@ -13,7 +13,7 @@ from scorediff import registry
 from scorediff.denoiser import described
 from scorediff.grids import Grid, Spacing
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
-from scorediff.problems import Problem, ReverseSDE
+from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.door import Door
 from scorediff.solvers.record import Record
@@ -22,7 +22,7 @@ from scorediff.solvers.terminal import Terminal
 
 T = TypeVar("T")
 
-__all__ = ["check_problem", "resolve", "run_grid", "solve"]
+__all__ = ["check_problem", "problem_for", "resolve", "run_grid", "solve"]
 
 
 def solve(
@@ -113,6 +113,20 @@ def _named(base: type[T], value: T | str | None) -> T | None:
         known = registry.concrete(base)[0].__name__
         raise TypeError(f"{value!r} is no {base.__name__}: give an object, such as {known}(), or its name")
     return value
+
+
+def problem_for(denoiser: Any, solver: Solver, eta: float | None) -> Problem:
+    """The problem a solver is run on: the flow where `eta` is 0, or None and the solver can; else the reverse SDE, with
+    eta 1 by default. Raises ValueError for an eta that the solver has no problem for.
+    """
+    on_flow, on_sde = ProbabilityFlow in solver.solves, ReverseSDE in solver.solves
+    if eta == 0 and not on_flow:
+        raise ValueError(f"eta = 0, but {solver.name} solves the reverse SDE, which wants eta above 0, or leave it")
+    if eta and not on_sde:
+        raise ValueError(f"eta = {eta}, but {solver.name} solves the probability flow, where eta is 0: leave it")
+    if eta == 0 or (eta is None and on_flow):
+        return ProbabilityFlow(denoiser)
+    return ReverseSDE(denoiser, 1.0 if eta is None else eta)
 
 
 def check_problem(problem: Problem, solver: Solver) -> None:
