@@ -82,8 +82,8 @@ def _scorediff(
     `scorediff train` makes; nothing is downloaded. Names of solvers, schedules and spacings take options:
     'rk45:rtol=1e-4', 'vp-linear:beta_max=10', 'karras:rho=5'.
 
-    Exit codes: 0 success, 1 a solver or a write failed on the way, or an order is not what was declared, 2 something
-    that was asked for cannot be done.
+    Exit codes: 0 success, 1 a solver or a write failed on the way, an order is not what was declared, or a network
+    looks wrong, 2 something that was asked for cannot be done.
     """
 
 
