@@ -798,7 +798,7 @@ def test_the_command_takes_classes_pixels_flows_and_another_end(saved, loaded, h
         ("class_dit", ("--label", "??"), "known: all, none, 0, 1, 2"),
         ("flux", ("--prompt", "a", "--negative", "b"), "--negative 'b'"),
         (None, ("--model", "digits", "--prompt", "a"), "--prompt 'a': digits is no pipeline of diffusers"),
-        (None, ("--model", "digits-unet", "--guidance", 2), "--guidance 2.0: digits-unet is no pipeline"),
+        (None, ("--model", "digits", "--guidance", 2), "--guidance 2.0: digits is no pipeline"),
         (None, ("--model", "nowhere/sd", "--prompt", "a"), "--prompt 'a': nowhere/sd is no pipeline of diffusers"),
         (None, ("--model", "nowhere/sd"), "unknown model 'nowhere/sd'"),
     ],

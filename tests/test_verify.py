@@ -516,6 +516,7 @@ def test_an_exact_method_has_no_slope_on_what_it_is_exact_on():
     assert report.order is None and report.measurements[0].slope.exact
 
 
+@pytest.mark.slow
 def test_the_rows_of_an_audit_are_written_whole(tmp_path):
     rows = verify.audit("ddim") + verify.audit("scipy-bdf")
     assert [row.kind for row in rows] == ["order", "weak order", "strong order", "order"]

@@ -76,8 +76,12 @@ def _config(scheduler: Any) -> Mapping[str, Any]:
     config = getattr(scheduler, "config", scheduler)
     if not isinstance(config, Mapping):
         raise TypeError(f"a scheduler of diffusers or its config is wanted, got {type(scheduler).__name__}")
-    # one that was just made does not have its name in it
-    return config if config is scheduler else {"_class_name": type(scheduler).__name__, **config}
+    if config is scheduler:
+        return config
+    # one that was just made does not have its name in it, and one of a user's own is what it is made from
+    names = [cls.__name__ for cls in type(scheduler).__mro__]
+    known = next((name for name in names if any(name in kind for kind in _CLASSES.values())), names[0])
+    return {**config, "_class_name": known}
 
 
 def _kind(config: Mapping[str, Any]) -> Callable[..., Trained]:
