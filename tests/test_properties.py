@@ -93,7 +93,7 @@ def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target
         pytest.fail(f"from {n} to {4 * n} steps the error falls from {coarse:.3g} to {fine:.3g}")
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in ODE if s in FREE and s.order], FIRST), ids=label)
+@pytest.mark.parametrize("solver", main_first([s for s in ODE if s in FREE and s.order]), ids=label)
 @given(target=testing.gaussians(), seed=testing.seeds())
 def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, seed):
     schedule = sd.VPLinear()
@@ -266,7 +266,7 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
         assert declared is None or np.all(solution.evaluations == declared)
 
 
-@pytest.mark.parametrize("solver", main_first(FREE, FIRST), ids=label)
+@pytest.mark.parametrize("solver", main_first(FREE), ids=label)
 @given(data=st.data(), steps=st.integers(0, 12).map(lambda n: n or 1000), seed=testing.seeds())
 def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from scorediff.grids import Grid, Spacing
-from scorediff.interop.trained import Trained, trained_as
+from scorediff.interop.trained import Trained, shift_of, trained_as
 from scorediff.schedules import RectifiedFlow
 
 __all__ = ["Numbers", "grid_for", "is_flow", "levels", "shifted", "times_at"]
@@ -34,8 +34,7 @@ def shifted(trained: Trained, config: Mapping[str, Any], mu: float | None) -> Tr
         return trained
     if mu is None:
         raise ValueError("the config leaves the shift to the size of the image: give mu=, as the pipeline does")
-    exponential = config.get("time_shift_type", "exponential") == "exponential"
-    return trained_as(config, shift=float(np.exp(mu)) if exponential else float(mu))
+    return trained_as(config, shift=shift_of(config, mu))
 
 
 def grid_for(

@@ -18,7 +18,7 @@ from scorediff.predictions import (
 )
 from scorediff.schedules import EDM, RectifiedFlow, Schedule, VPDiscrete, ZeroTerminalSNR
 
-__all__ = ["Trained", "shift_for", "trained_as"]
+__all__ = ["Trained", "shift_for", "shift_of", "trained_as"]
 
 _PREDICTIONS: Mapping[str, Prediction] = {
     "epsilon": NoisePrediction(),
@@ -67,7 +67,11 @@ def shift_for(scheduler: Any, tokens: int) -> float:
     low, high = (_entry(config, f"{end}_image_seq_len") for end in ("base", "max"))
     least, most = (_entry(config, f"{end}_shift") for end in ("base", "max"))
     # mu, on the line through (base length, base shift) and (longest, largest shift)
-    mu = least + (most - least) * (tokens - low) / (high - low)
+    return shift_of(config, least + (most - least) * (tokens - low) / (high - low))
+
+
+def shift_of(config: Mapping[str, Any], mu: float) -> float:
+    """The shift of a flow that `mu` stands for, by its configuration."""
     # u = s t / (1 + (s - 1) t) with s = e^mu, or s = mu
     return float(np.exp(mu)) if config.get("time_shift_type", "exponential") == "exponential" else float(mu)
 
