@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from discovery import FIRST, OURS, SCHEDULES, SOLVERS, SPACINGS, label, main_first
+from discovery import OURS, SCHEDULES, SOLVERS, SPACINGS, label, main_first
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
