@@ -32,7 +32,7 @@ lint: .venv/.installed-lint  ## formatting, lint and types
 slow: .venv/.installed-test  ## run the slow tests
 	$(PYTEST) -m slow
 
-nightly: slow  ## run the slow tests, and the properties of a variant of each class with ten times the examples
+nightly: slow  ## run the slow tests, and the properties of a variant of each class with five times the examples
 	HYPOTHESIS_PROFILE=slow $(PYTEST) -m 'hypothesis and not slow'
 
 orders: .venv/.installed  ## measure the order of every solver, and write the table of the README

@@ -1,6 +1,6 @@
 """What holds for every solver found by discovery, on problems that hypothesis draws.
 
-`make nightly` draws ten times as many.
+`make nightly` draws five times as many.
 """
 
 import dataclasses
