@@ -14,7 +14,7 @@ from scorediff.predictions import Pair, Prediction
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample, version
 
-__all__ = ["Denoiser", "DenoiserLike", "Reading", "Rescheduled", "checked_pair", "described", "told"]
+__all__ = ["Around", "Denoiser", "DenoiserLike", "Reading", "Rescheduled", "checked_pair", "described", "told"]
 
 TimeMap = Callable[[Any], Any]
 _CACHED_TIMES = 4096
@@ -192,11 +192,10 @@ class Denoiser:
         return coefficients, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
 
 
-class Rescheduled:
-    """A denoiser run on a schedule it was not made for: at the same log-SNR the states differ by `alpha` alone."""
+class Around:
+    """What every denoiser around another one, its `denoiser`, passes on."""
 
-    def __init__(self, denoiser: DenoiserLike, schedule: Schedule) -> None:
-        self.denoiser, self.schedule = denoiser, schedule
+    denoiser: DenoiserLike
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -207,6 +206,13 @@ class Rescheduled:
     def device(self) -> torch.device | None:
         """The network's device, if it has one."""
         return getattr(self.denoiser, "device", None)
+
+
+class Rescheduled(Around):
+    """A denoiser run on a schedule it was not made for: at the same log-SNR the states differ by `alpha` alone."""
+
+    def __init__(self, denoiser: DenoiserLike, schedule: Schedule) -> None:
+        self.denoiser, self.schedule = denoiser, schedule
 
     @property
     def breaks(self) -> tuple[float, ...]:

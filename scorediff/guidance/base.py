@@ -8,12 +8,11 @@ from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from scorediff import registry
 from scorediff.conditions import Conditions
-from scorediff.denoiser import DenoiserLike, Reading, Rescheduled, checked_pair, described, told
+from scorediff.denoiser import Around, DenoiserLike, Reading, Rescheduled, checked_pair, described, told
 from scorediff.predictions import VPrediction
 from scorediff.schedules import Schedule
 from scorediff.states import per_sample
@@ -23,7 +22,7 @@ __all__ = ["Guidance", "check_scale", "in_v", "kinks", "read", "warn_of_kinks"]
 _V = VPrediction()
 
 
-class Guidance(ABC):
+class Guidance(Around, ABC):
     """A denoiser made of another one, its `denoiser`: every solver sees one equation, whatever it is made of.
 
     Times `t` are floats or float64 arrays of shape (B,), states `x` of shape (B, ...), as for `DenoiserLike`.
@@ -60,16 +59,6 @@ class Guidance(ABC):
     @property
     def schedule(self) -> Schedule:
         return self.denoiser.schedule
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The network's dtype, if it has one."""
-        return getattr(self.denoiser, "dtype", None)
-
-    @property
-    def device(self) -> torch.device | None:
-        """The network's device, if it has one."""
-        return getattr(self.denoiser, "device", None)
 
     @property
     def breaks(self) -> tuple[float, ...]:

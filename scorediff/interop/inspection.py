@@ -170,8 +170,8 @@ def inspect(
         # as it gives them: made into a Reading, they would belong together
         readings = [(t, x, denoiser(t, x, **cond)) for t, x in probe.states()]
         declared = probe.errors([(t, r[0]) for t, x, r in readings])
-        single = isinstance(denoiser, Denoiser)
         meanings = list(_meanings(denoiser, probe)) if isinstance(denoiser, Denoiser) else []
+        sensitivity = _sensitivity(denoiser, probe) if isinstance(denoiser, Denoiser) else None
     best, errors = min(meanings, key=lambda found: found[0].error, default=(None, declared))
     by_far = _sure(declared - errors) and np.mean(declared - errors) > np.log(_BETTER_OWN if own else _BETTER)
     by_far &= not own or _overall(declared) > _LEARNT
@@ -180,7 +180,7 @@ def inspect(
         schedule=denoiser.schedule,
         finite=all(bool(torch.isfinite(part).all()) for *_, r in readings for part in (r[0], r[1])),
         recombined=max(probe.apart(t, x, r) for t, x, r in readings),
-        sensitivity=_sensitivity(denoiser, probe) if single else None,  # type: ignore[arg-type]
+        sensitivity=sensitivity,
         declared=_overall(declared),
         hopeless=_sure(declared),
         better=best if best is not None and best.error < 1 and by_far else None,
@@ -271,14 +271,13 @@ def _meanings(denoiser: Denoiser, probe: _Probe) -> Iterator[tuple[Meaning, np.n
 def _sensitivity(denoiser: Denoiser, probe: _Probe) -> float:
     """The largest change of the output, over its size, when the network is told another of the times."""
     moved = []
-    with torch.no_grad():
-        for t, x in probe.states():
-            output = denoiser(t, x, **probe.cond).output
-            for other in probe.times:
-                # the same input to the network: undo the scale of the other time
-                scales = [float(denoiser.prediction.input_scale(denoiser.schedule, u)) for u in (t, other)]
-                told = denoiser(other, x * (scales[0] / scales[1]), **probe.cond).output
-                moved.append(float((told - output).norm() / output.norm().clamp(min=1e-12)))
+    for t, x in probe.states():
+        output = denoiser(t, x, **probe.cond).output
+        for other in probe.times:
+            # the same input to the network: undo the scale of the other time
+            scales = [float(denoiser.prediction.input_scale(denoiser.schedule, u)) for u in (t, other)]
+            told = denoiser(other, x * (scales[0] / scales[1]), **probe.cond).output
+            moved.append(float((told - output).norm() / output.norm().clamp(min=1e-12)))
     return max(moved)
 
 
