@@ -15,6 +15,7 @@ steps at most 1 : 4. Importing this module wants hypothesis (`pip install 'score
 """
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,12 @@ from scorediff.exact import Gaussian, GaussianMixture, Target
 from scorediff.grids import Grid
 from scorediff.predictions import Prediction
 from scorediff.sampling import prior, sample
-from scorediff.schedules import EDM, VE, RectifiedFlow, Schedule, SubVP, VPCosine, VPDiscrete, VPLinear
+from scorediff.schedules import Schedule, VPCosine, VPLinear
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
-from scorediff.verify import coefficients, marginals, order
+from scorediff.verify import coefficients, marginals, order, step_order
 from scorediff.verify.probe import eta_for, pose
-from scorediff.verify.runs import PlainFunction, as_solver
+from scorediff.verify.runs import PlainFunction, as_solver, ends, uneven
 
 try:
     from hypothesis import strategies as st
@@ -44,6 +45,7 @@ __all__ = [
     "assert_order",
     "assert_same_marginals",
     "assert_same_sampler",
+    "assert_step_order",
     "etas",
     "gaussians",
     "log_snr_grids",
@@ -60,20 +62,32 @@ _REACH = 5.0  # of the log-SNR, either way
 
 
 def schedules() -> st.SearchStrategy[Schedule]:
-    """Noise schedules of every kind the library has, with parameters as the literature uses them.
+    """Noise schedules of every kind that there is, yours among them, each float of theirs within a factor of two of its
+    default, as far as the class takes it and log-SNRs from -2 to 2 are reached.
 
     >>> isinstance(schedules().example(), Schedule)  # doctest: +SKIP
     True
     """
-    return st.one_of(
-        st.builds(VPLinear, st.floats(0.05, 0.5), st.floats(10.0, 25.0)),
-        st.just(VPCosine()),
-        st.just(VPDiscrete()),
-        st.just(SubVP()),
-        st.builds(VE, st.floats(0.005, 0.02), st.floats(20.0, 100.0)),
-        st.builds(EDM, st.floats(0.001, 0.01), st.floats(40.0, 100.0)),
-        st.builds(RectifiedFlow, shift=st.floats(0.5, 4.0)),
-    )
+    return st.one_of([_near(made) for made in registry.names(Schedule).values()])  # type: ignore[type-abstract]
+
+
+def _near(made: Schedule) -> st.SearchStrategy[Schedule]:
+    floats = {f.name: getattr(made, f.name) for f in fields(made) if type(getattr(made, f.name)) is float}
+    if not floats:
+        return st.just(made)
+
+    def changed(values: dict[str, float]) -> Schedule | None:
+        try:
+            return replace(made, **values)
+        except ValueError:
+            return None
+
+    near = {name: st.just(value) | st.floats(value / 2, value * 2) for name, value in floats.items() if value}
+    return st.fixed_dictionaries(near).map(changed).filter(_is_wide)  # type: ignore[return-value]
+
+
+def _is_wide(schedule: Schedule | None) -> bool:
+    return schedule is not None and schedule.log_snr(schedule.t_start) <= -2 and schedule.log_snr(schedule.t_end) >= 2
 
 
 @st.composite
@@ -158,6 +172,13 @@ def assert_order(solver: Solver | str | PlainFunction, **options: Any) -> None:
         raise AssertionError(report.table())
 
 
+def assert_step_order(solver: Solver | str | PlainFunction, **options: Any) -> None:
+    """Raise AssertionError where one step loses order on uneven steps. See `verify.step_order`."""
+    found = step_order(solver, **options)
+    if not found.ok:
+        raise AssertionError(str(found))
+
+
 def assert_same_sampler(
     a: Solver | str,
     b: Solver | str,
@@ -169,13 +190,18 @@ def assert_same_sampler(
 ) -> None:
     """Raise AssertionError where two samplers differ for some network, some start or some noise.
 
-    Their unrolled coefficients are compared, on the nodes `log_snr` of `schedule` (by default ten from -2 to 2 on VP):
+    Their unrolled coefficients are compared, on the nodes `log_snr` of `schedule` (by default thirteen from -2 to 2 on
+    VP, whose steps are 1 : 6 : 2 : 8 by turns: even ones hide a wrong ratio of steps):
     relative to the largest of a row, up to `tolerance`. `eta` as in `verify.coefficients`, that of `a`.
     """
     one, other, schedule = resolve(a), resolve(b), schedule or VPLinear()
     eta = eta_for(one, eta)
-    nodes = np.linspace(-2, 2, 10) if log_snr is None else np.asarray(log_snr)
-    grid = Grid(schedule.time_at(nodes))
+    t_start, t_end = ends(schedule)
+    grid = (
+        uneven(ease=1)(schedule, 12, t_start=t_start, t_end=t_end)
+        if log_snr is None
+        else Grid(schedule.time_at(np.asarray(log_snr)))
+    )
     first, second = (coefficients(s, grid, schedule=schedule, eta=eta) for s in (one, other))
     apart = first.distance(second)
     if not apart <= tolerance:

@@ -7,8 +7,9 @@ from scorediff.verify.marginals import Marginals, Refinement, Sampler, marginals
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.order import order
-from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE, ROUGH
+from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE, uneven
 from scorediff.verify.slope import Point, Slope, Use
+from scorediff.verify.step import StepOrder, step_order
 from scorediff.verify.strong import strong_order
 from scorediff.verify.two_sample import Alternative, TwoSample, scaled, shifted, two_sample
 
@@ -16,7 +17,6 @@ __all__ = [
     "GAUSSIAN",
     "LINE",
     "MIXTURE",
-    "ROUGH",
     "Alternative",
     "Audit",
     "Coefficients",
@@ -29,6 +29,7 @@ __all__ = [
     "Row",
     "Sampler",
     "Slope",
+    "StepOrder",
     "TwoSample",
     "Use",
     "audit",
@@ -39,6 +40,8 @@ __all__ = [
     "order",
     "scaled",
     "shifted",
+    "step_order",
     "strong_order",
     "two_sample",
+    "uneven",
 ]

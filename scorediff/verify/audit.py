@@ -15,11 +15,11 @@ from scorediff.verify.order import order
 from scorediff.verify.runs import stochastic
 from scorediff.verify.strong import strong_order
 
-__all__ = ["Audit", "Row", "audit", "between_marks"]
+__all__ = ["HEADER", "Audit", "Row", "audit", "between_marks"]
 
 _ETAS = (1.0, 0.5)
 _MARKS = "<!-- orders -->", "<!-- /orders -->"
-_HEADER = ("solver", "kind", "declared", "measured", "95 % interval", "evals/step", "verdict")
+HEADER = ("solver", "kind", "declared", "measured", "95 % interval", "evals/step", "verdict")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Audit:
         """The table as aligned text, and a line that counts."""
         from scorediff.study.result import aligned
 
-        return aligned(_HEADER, [row.cells for row in self.rows], flush_left=(0, 1, 6)) + f"\n\n{self.summary()}"
+        return aligned(HEADER, [row.cells for row in self.rows], flush_left=(0, 1, 6)) + f"\n\n{self.summary()}"
 
     def summary(self) -> str:
         """How many claims hold."""
@@ -84,7 +84,7 @@ class Audit:
 
     def markdown(self) -> str:
         """The table in markdown."""
-        lines = [_HEADER, ("---",) * len(_HEADER), *(row.cells for row in self.rows)]
+        lines = [HEADER, ("---",) * len(HEADER), *(row.cells for row in self.rows)]
         return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
     def to_markdown(self, path: str | Path) -> None:

@@ -26,7 +26,6 @@ from scorediff.verify.runs import (
     GAUSSIAN,
     LINE,
     MIXTURE,
-    ROUGH,
     SCHEDULES,
     PlainFunction,
     as_solver,
@@ -35,10 +34,12 @@ from scorediff.verify.runs import (
     checked_steps,
     checked_target,
     described,
+    described_steps,
     ends,
     grid_of,
     refined,
     stochastic,
+    uneven,
 )
 from scorediff.verify.slope import Point, counted, fit, settled
 
@@ -78,7 +79,7 @@ def order(
     characteristic function.
 
     Without `target`, `schedule` and `grid`: on a Gaussian of eight eigenvalues and on a mixture, on VP and on rectified
-    flow, over log-SNRs from -2 to 2; and once on steps of 1 : 2 by turns, which stay uneven. `grid` is the rule that
+    flow, over log-SNRs from -2 to 2; and once on the steps of `uneven`, 1 : 6 : 2 : 8 by turns. `grid` is the rule that
     spaces the `steps` of the ladder (the solver's own by default), or a `Grid` whose every step is refined. An adaptive
     solver runs at falling tolerances, and its order is that in the mean number of its steps. A function gets
     `denoise(t, x) -> (data, noise)` and the `Grid`; its order is what you declare. `guidance` makes another denoiser of
@@ -101,12 +102,13 @@ def order(
         raise ValueError(
             f"the law of {solver.name} on a guided equation is not known: orders are of the flow, at eta = 0"
         )
+    wanted = declared if declared is not None else solver.weak_order if law else solver.order
     laws = [GAUSSIAN, LINE if law else MIXTURE] if target is None else [checked_target(target)]
     # an adaptive solver's steps follow the solution, whatever the clock: one schedule is enough
     schedules = SCHEDULES[: 1 if solver.adaptive else None] if schedule is None else (checked_schedule(schedule),)
     problems = [(one, each, rule) for each in schedules for one in laws]
     if target is None and schedule is None and rule is None and not solver.adaptive:
-        problems.append((GAUSSIAN, SCHEDULES[0], ROUGH))
+        problems.append((GAUSSIAN, SCHEDULES[0], uneven(wanted)))
     if guidance is not None:
         guided = guidance(laws[0].denoiser(schedules[0]))
         warn_of_kinks(guided, *_span(problems[0][2], schedules[0], t_start, t_end))
@@ -114,7 +116,6 @@ def order(
         _measured(_Ladder(solver, one, each, eta, nodes, _span(nodes, each, t_start, t_end), seed, guidance), ladder)
         for one, each, nodes in problems
     ]
-    wanted = declared if declared is not None else solver.weak_order if law else solver.order
     return OrderReport(solver.name, "weak order" if law else "order", wanted, solver.nfe, tuple(measurements))
 
 
@@ -165,8 +166,8 @@ class _Ladder:
     def words(self) -> str:
         """The problem in words."""
         words = [described(self.target), type(self.schedule).__name__]
-        words += [f"eta = {self.eta:g}"] * bool(self.eta) + ["steps 1 : 2"] * (self.grid is ROUGH)
-        return ", ".join(words)
+        words += [f"eta = {self.eta:g}"] * bool(self.eta) + [described_steps(self.grid)]
+        return ", ".join(filter(None, words))
 
     def per_step(self, points: Sequence[Point]) -> float:
         """Evaluations that one more step takes, without those that a start by other means is said to take."""

@@ -1,5 +1,6 @@
 """What every proof runs on: solvers from names and plain functions, grids made of a rule or given, ladders of them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -20,7 +21,6 @@ __all__ = [
     "GAUSSIAN",
     "LINE",
     "MIXTURE",
-    "ROUGH",
     "SCHEDULES",
     "PlainFunction",
     "as_solver",
@@ -29,10 +29,12 @@ __all__ = [
     "checked_steps",
     "checked_target",
     "described",
+    "described_steps",
     "ends",
     "grid_of",
     "refined",
     "stochastic",
+    "uneven",
 ]
 
 #: A plain sampler: `(denoise, x_T, grid) -> x_0`, where `denoise(t, x)` gives `(data, noise)`.
@@ -45,21 +47,41 @@ LINE = GaussianMixture((0.3, 0.7), ((1.0,), (-0.6,)), (0.1, 0.3))
 SCHEDULES: tuple[Schedule, ...] = (VPLinear(), RectifiedFlow())
 
 
-@dataclass(frozen=True)
-class _Alternating(Spacing):
-    """Steps in the log-SNR of 1 : 2 : 1 : 2 .., at every refinement: uneven where a smooth grid is ever more even.
+_PATTERN, _MILD = (1.0, 6.0, 2.0, 8.0), (1.0, 2.0, 1.0, 2.0)
 
-    An even number of them, one more than an odd one asked for, so that the last step is always a long one.
+
+@dataclass(frozen=True)
+class _Uneven(Spacing):
+    """Steps in the log-SNR whose lengths follow a pattern of four, eased in: uneven at every refinement, where a smooth
+    grid is ever more even.
+
+    Step n of N is `((n + 1)^k - n^k) pattern[n mod 4]`, `k = ease`. A first step of order p then weighs N^(-k p): a
+    start of low order does not hide what the steps do. N is rounded up to a multiple of 4.
     """
 
+    ease: int
+    pattern: tuple[float, ...] = _PATTERN
+
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
-        steps += steps % 2
-        places = np.concatenate([[0.0], np.cumsum(1.0 + np.arange(steps) % 2)])
+        steps += -steps % 4
+        lengths = np.diff(np.linspace(0.0, 1.0, steps + 1) ** self.ease) * np.tile(self.pattern, steps // 4)
+        places = np.concatenate([[0.0], np.cumsum(lengths)])
         first, last = (float(schedule.log_snr(t)) for t in (t_start, t_end))
         return np.asarray(schedule.time_at(first + (last - first) * places / places[-1]))
 
 
-ROUGH = _Alternating()
+def uneven(declared: float | None = None, *, ease: int | None = None) -> Spacing:
+    """A rule of steps of 1 : 6 : 2 : 8 by turns, on which an order of `declared` is measured.
+
+    They are eased in, by the power `ease` or the least that lets a start weigh less than the steps; 1 is not at all.
+    More than the third power would make first steps of 1e-12, on which weights of high order overflow. From order 6 on
+    they are 1 : 2, on which alone slopes come to rest before rounding; what these cannot show, `step_order` does.
+    """
+    order = declared or 1
+    return _Uneven(
+        min(max(2, math.ceil((order + 1) / 2)), 3) if ease is None else ease, _PATTERN if order < 6 else _MILD
+    )
+
 
 _LOG_SNR = (-2.0, 2.0)  # where a poor start shows: on a wider range it hides until the steps are many
 
@@ -181,3 +203,8 @@ def described(target: Target) -> str:
     size = int(np.prod(target.event_shape))
     kind = "mixture" if isinstance(target, GaussianMixture) else type(target).__name__
     return f"{kind}, {size}-D"
+
+
+def described_steps(grid: Any) -> str:
+    """What is special about the steps of a rule or grid, in words, or nothing."""
+    return f"steps {' : '.join(f'{n:g}' for n in grid.pattern)}" if isinstance(grid, _Uneven) else ""
