@@ -10,17 +10,17 @@ import torch
 
 from scorediff import registry
 from scorediff.data import digits
-from scorediff.exact import Empirical, Gaussian, GaussianMixture, Target
+from scorediff.exact import Empirical, Target
 from scorediff.files import check_writable
 from scorediff.grids import Spacing
 from scorediff.schedules import Schedule
-from scorediff.solvers import Denoise, HalfStep, Solver, Terminal
+from scorediff.solvers import Solver, Terminal
 
 __all__ = [
-    "MODELS",
     "chosen",
     "dtype_named",
     "folder",
+    "models",
     "no_file",
     "output",
     "parse_schedule",
@@ -35,9 +35,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-MODELS = ("digits", "gaussian", "mixture")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_TERMINALS: dict[str, Terminal | None] = {"none": None, "denoise": Denoise(), "half-step": HalfStep()}
 
 
 def chosen(option: str, word: str, known: dict[str, T]) -> T:
@@ -55,17 +53,23 @@ def dtype_named(word: str) -> torch.dtype:
 
 
 def terminal_named(word: str) -> Terminal | None:
-    return chosen("--terminal", word, _TERMINALS)
+    maps: dict[str, Terminal | None] = {"none": None, **registry.names(Terminal)}
+    return chosen("--terminal", word, maps)
+
+
+def models() -> tuple[str, ...]:
+    """The laws that have a name."""
+    return ("digits", *sorted(registry.names(Target)))  # type: ignore[type-abstract]
 
 
 def target_named(model: str, bandwidth: float | None) -> Target:
     """The law of the data; `bandwidth` is for the digits alone, 0.1 unless told."""
-    chosen("--model", model, dict.fromkeys(MODELS))
+    chosen("--model", model, dict.fromkeys(models()))
     if model == "digits":
         return Empirical(digits(), 0.1 if bandwidth is None else bandwidth)
     if bandwidth is not None:
         raise ValueError(f"--bandwidth {bandwidth:g} smooths a data set: drop it, or use --model digits")
-    return Gaussian() if model == "gaussian" else GaussianMixture()
+    return registry.names(Target)[model]  # type: ignore[type-abstract]
 
 
 def parse_solver(text: str) -> Solver:

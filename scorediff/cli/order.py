@@ -7,7 +7,7 @@ import typer
 
 from scorediff.cli import flags, options
 
-__all__ = ["order"]
+__all__ = ["measured", "order"]
 
 _Solvers = Annotated[
     list[str] | None, typer.Argument(help="Names, each with its options, as in 'rk4:coordinates=angle'.")
@@ -60,7 +60,7 @@ def order(
     names = list(dict.fromkeys(solvers or [])) or sorted(registry.names(Solver))  # type: ignore[type-abstract]
     for name in names:
         options.parse_solver(name)
-    rows = [row for part in _bar(_measured(names, jobs), len(names), progress) for row in part]
+    rows = [row for part in _bar(measured(names, jobs), len(names), progress) for row in part]
     found = Audit(tuple(rows))
     for row in rows if points else ():
         if row.report is not None:
@@ -73,8 +73,8 @@ def order(
     return 0 if found.ok else 1
 
 
-def _measured(names: list[str], jobs: int) -> Any:
-    """The rows of every solver, in order."""
+def measured(names: list[str], jobs: int) -> Any:
+    """The rows of every solver, in the order of `names`, by so many processes."""
     if jobs == 1 or len(names) == 1:
         yield from map(_one, names)
         return

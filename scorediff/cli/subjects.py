@@ -110,7 +110,7 @@ def _checkpoint(asked: Asked) -> Subject:
     try:
         checkpoint = load(asked.model)
     except FileNotFoundError:
-        known = (*options.MODELS, *shipped())
+        known = (*options.models(), *shipped())
         places = "a run's folder, a file .safetensors, the folder of a pipeline of diffusers"
         hint = registry.nearest(asked.model, known) or f"; known: {', '.join(known)}, {places}"
         raise ValueError(f"unknown model {asked.model!r}{hint}") from None
@@ -176,7 +176,7 @@ def _written(pipeline: DiffusersPipeline, asked: Asked, scale: float) -> tuple[A
 
 
 _KINDS: tuple[tuple[Callable[[str], bool], Callable[[Asked], Subject]], ...] = (
-    (lambda model: model in options.MODELS, _law),
+    (lambda model: model in options.models(), _law),
     (is_pipeline, _pipeline),
     (lambda model: True, _checkpoint),
 )

@@ -1,10 +1,10 @@
 """Mixtures of Gaussians."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from math import prod
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class GaussianMixture(Target):
     Raises ValueError for another shape, for numbers that are not finite, for weights that are not positive or do not
     sum to 1, and for an asymmetric or negative covariance.
     """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mixture": {}}
 
     def __init__(
         self,
