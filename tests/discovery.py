@@ -1,40 +1,65 @@
 """Every concrete class, found by walking the package: to exist is to be tested."""
 
-import os
+import inspect
 
+import hypothesis
 import pytest
+from engines import stand_ins
+from orders import recorded
 
 import scorediff as sd
-from scorediff import registry
+from scorediff import metrics, registry
+from scorediff.backends import TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton
+from scorediff.exact import Target
 
-SCHEDULES = list(registry.names(sd.Schedule).values())
-PREDICTIONS = list(registry.names(sd.Prediction).values())
-COORDINATES = list(registry.names(sd.Coordinates).values())
-SPACINGS = list(registry.names(sd.Spacing).values())
-TERMINALS = list(registry.names(sd.Terminal).values())
-SOLVERS = [s for s in registry.names(sd.Solver).values() if type(s).__module__.startswith("scorediff.")]
+
+def _of_the_package(base):
+    return [one for one in registry.names(base).values() if type(one).__module__.startswith("scorediff.")]
+
+
+SCHEDULES = _of_the_package(sd.Schedule)
+PREDICTIONS = _of_the_package(sd.Prediction)
+COORDINATES = _of_the_package(sd.Coordinates)
+SPACINGS = _of_the_package(sd.Spacing)
+TERMINALS = _of_the_package(sd.Terminal)
+TARGETS = _of_the_package(Target)
+SOLVERS = _of_the_package(sd.Solver)
 OURS = [s for s in SOLVERS if not type(s).__module__.startswith("scorediff.backends")]
+GUIDANCES = [cls for cls in registry.concrete(sd.Guidance) if cls.__module__.startswith("scorediff.")]
+#: Functions of two sets of features that return one estimate, or a few.
+METRICS = [
+    function
+    for name in metrics.__all__
+    if inspect.isfunction(function := getattr(metrics, name))
+    and list(inspect.signature(function).parameters)[:2] == ["real", "made"]
+]
+#: Solvers that nobody has measured yet.
+UNRECORDED = [s for s in SOLVERS if s.name not in recorded()]
+MANY = hypothesis.settings.default.max_examples > 20
 
 
-def _first_of_each_class():
-    by_class = {}
-    for solver in OURS:
-        by_class.setdefault(type(solver), solver)
-    return list(by_class.values())
+def by_day(values, now):
+    """`values` as parameters, those that are not `now` for the night."""
+    return [value if value in now else pytest.param(value, marks=pytest.mark.nightly) for value in values]
 
 
-MANY = os.environ.get("HYPOTHESIS_PROFILE") == "slow"
-#: The first variant of each class: the others differ from it in a number.
-FIRST = _first_of_each_class()
+def engines_by_day(solvers):
+    """By day, one for each engine and each branch in it; by night all."""
+    return by_day(solvers, stand_ins(solvers))
 
 
-def main_first(solvers, *, guests=False):
-    """The rest is left to the slow run; so are guests, which take their time, unless told otherwise.
+def examples(count):
+    """So many by day, for examples that are dear, or cheap; five times as many by night."""
+    return hypothesis.settings(max_examples=count * (5 if MANY else 1))
 
-    With many examples guests are left out of what runs now.
-    """
-    now = [s for s in solvers if s in FIRST or (guests and not MANY and s not in OURS)]
-    return [s if s in now else pytest.param(s, marks=pytest.mark.slow) for s in solvers]
+
+def eta_of(solver):
+    return 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
+
+
+def takes_even_steps_alone(solver):
+    """Whether it takes no other steps than even ones of its own time."""
+    return isinstance(solver, (TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton))
 
 
 def label(value):
