@@ -7,12 +7,12 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 # The tests' tensors are tiny: with two threads each call takes longer than with one.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint slow nightly orders clean
+.PHONY: help demo test lint orders nightly clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' Makefile
@@ -21,7 +21,7 @@ help:  ## list the targets
 demo: .venv/.installed  ## install into .venv and sample digits with a dozen solvers
 	$(BIN)/scorediff demo
 
-test: .venv/.installed-test  ## run the tests, the slow ones excepted
+test: .venv/.installed-test  ## run the tests of the day: every theorem, on what stands for the rest
 	$(PYTEST)
 
 lint: .venv/.installed-lint  ## formatting, lint and types
@@ -29,14 +29,13 @@ lint: .venv/.installed-lint  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy scorediff
 
-slow: .venv/.installed-test  ## run the slow tests
-	$(PYTEST) -m slow
+orders: .venv/.installed  ## measure the orders of the solvers that have changed, and write docs/orders.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/orders.py --jobs $(WORKERS)
 
-nightly: slow  ## run the slow tests, and the properties of a variant of each class with five times the examples
-	HYPOTHESIS_PROFILE=slow $(PYTEST) -m 'hypothesis and not slow'
-
-orders: .venv/.installed  ## measure the order of every solver, and write the table of the README
-	OMP_NUM_THREADS=1 $(BIN)/scorediff order --all --jobs $(WORKERS) --markdown README.md
+nightly: test  ## all tests of all that they are about, with more examples, and the orders of all solvers
+	$(PYTEST) -m nightly
+	HYPOTHESIS_PROFILE=night $(PYTEST) -m 'hypothesis and not nightly'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/orders.py --every --jobs $(WORKERS)
 
 clean:  ## remove the demo's pictures, builds and caches, but not .venv
 	rm -rf demo build dist scorediff.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -44,7 +44,8 @@ class Ancestral(sd.Solver):
 
 def test_it_has_the_order_and_the_cost_that_it_declares():
     testing.assert_order(ExplicitMidpoint())
-    testing.assert_order(Ancestral())
+    # the law on a Gaussian is known in no time; without target=, that on a mixture is measured too
+    testing.assert_order(Ancestral(), target=verify.GAUSSIAN)
 
 
 def test_a_sample_does_not_depend_on_its_neighbours():

@@ -5,6 +5,9 @@ branches through it. So every solver is run once under a tracer; and of any list
 together take every branch of the functions that two classes or more share, and of every `run`.
 """
 
+import hashlib
+import pickle
+import shutil
 import sys
 import warnings
 from collections import defaultdict
@@ -20,6 +23,7 @@ import scorediff as sd
 from scorediff import registry
 
 ROOT = Path(sd.__file__).parent
+KEPT = Path(__file__).parents[1] / ".pytest_cache" / "branches"
 WHERE = (str(ROOT / "solvers"), str(ROOT / "backends"), str(ROOT / "coordinates.py"))
 TARGET = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 STEPS = 12  # a start that cuts the first step does so from 9 on
@@ -59,11 +63,17 @@ def stand_ins(solvers: Iterable[sd.Solver]) -> list[sd.Solver]:
 
 @shared
 def taken() -> dict[str, frozenset[Branch]]:
-    """The branches of every solver of the package, by name."""
-    named = registry.names(sd.Solver)
-    return {
-        name: branches(named[name]) for name in sorted(named) if type(named[name]).__module__.startswith("scorediff.")
-    }
+    """The branches of every solver of the package, by name; kept until a source changes, since it takes seconds."""
+    texts = b"".join(path.read_bytes() for path in (*sorted(ROOT.rglob("*.py")), Path(__file__)))
+    kept = KEPT / f"{hashlib.sha256(texts).hexdigest()}.pickle"
+    if kept.exists():
+        return pickle.loads(kept.read_bytes())
+    own = {n: s for n, s in registry.names(sd.Solver).items() if type(s).__module__.startswith("scorediff.")}
+    found = {name: branches(own[name]) for name in sorted(own)}
+    shutil.rmtree(KEPT, ignore_errors=True)
+    KEPT.mkdir(parents=True)
+    kept.write_bytes(pickle.dumps(found))
+    return found
 
 
 def branches(solver: sd.Solver) -> frozenset[Branch]:

@@ -61,6 +61,16 @@ def law(solver, target, grid, eta=0.0):
     return x[:, 0] + x[:, 1] * mean_T, x[:, 1] ** 2 * variance_T + (x[:, 2:] ** 2).sum(1)
 
 
+def one_after_the_other(first, second):
+    """The coefficients of the result, of shape (columns,), where the second run goes on from what the first makes."""
+    start, calls, more = second.start[-1], first.times.size, second.times.size
+    array = np.concatenate(
+        [start * first.array[-1, : 1 + calls], second.outputs[-1], start * first.noises[-1], second.noises[-1]]
+    )
+    assert array.size == 1 + calls + more + len(first.intervals) + len(second.intervals)
+    return array
+
+
 def wasserstein(law_a, law_b):
     (mean_a, var_a), (mean_b, var_b) = law_a, law_b
     return float(np.sqrt(np.sum((mean_a - mean_b) ** 2) + np.sum((np.sqrt(var_a) - np.sqrt(var_b)) ** 2)))

@@ -4,10 +4,19 @@ import dataclasses
 import inspect
 import json
 
-import numpy as np
 import pytest
 import torch
-from discovery import COORDINATES, OURS, PREDICTIONS, SCHEDULES, SOLVERS, SPACINGS, TERMINALS, label, main_first
+from discovery import (
+    COORDINATES,
+    OURS,
+    PREDICTIONS,
+    SCHEDULES,
+    SOLVERS,
+    SPACINGS,
+    TERMINALS,
+    engines_by_day,
+    label,
+)
 
 import scorediff as sd
 from scorediff import registry
@@ -64,47 +73,7 @@ def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_
         solver.anything = 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("solver", main_first(OURS), ids=label)
-def test_a_sample_is_bit_for_bit_the_same_in_any_batch_order_and_shape(solver, dtype):
-    # the diagonal Gaussian's denoiser is elementwise, so rows do not meet in it
-    schedule = sd.VPCosine()
-    target = sd.Gaussian(np.linspace(-1, 1, 35).tolist(), np.geomspace(0.05, 3, 35).tolist())
-    problem = problem_for(solver, schedule, target)
-    # hard and easy neighbours: rows of different size
-    x = sd.prior(schedule, (7, 35), dtype=dtype) * torch.logspace(-2, 2, 7, dtype=dtype)[:, None]
-    whole = sd.sample(problem, solver, x=x, **options(solver)).check()
-    alone = sd.sample(problem, solver, x=x[3:4].clone(), ids=[3], **options(solver))
-    shuffled = sd.sample(problem, solver, x=x[[5, 3, 1]], ids=[5, 3, 1], **options(solver))
-    batched = sd.sample(problem, solver, x=x, batch_size=2, **options(solver))
-    assert torch.equal(alone.x[0], whole.x[3])
-    assert torch.equal(shuffled.x, whole.x[[5, 3, 1]])
-    assert torch.equal(batched.x, whole.x)
-    assert np.array_equal(batched.evaluations, whole.evaluations)
-
-
-@pytest.mark.parametrize("solver", [s for s in FIXED if s.linear], ids=label)
-def test_a_body_that_claims_to_be_linear_is(solver):
-    # with readings that are linear in the state, output(a x + b y) = a output(x) + b output(y)
-    schedule = sd.VPLinear()
-    problem = problem_for(solver, schedule, sd.Gaussian((0.0, 0.0, 0.0), (0.5, 2.0, 0.1)))
-    grid = solver.spacing(schedule, 6)
-
-    class NoNoise:
-        def __call__(self, a, b, tag=0):
-            return torch.zeros(2, 3, dtype=torch.float64)
-
-        area = __call__
-
-    def output(x):
-        *_, last = solver.run(problem, x, grid, NoNoise())
-        return last[1]
-
-    x, y = torch.randn(2, 2, 3, dtype=torch.float64)
-    torch.testing.assert_close(output(2 * x - 3 * y), 2 * output(x) - 3 * output(y), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("solver", OURS, ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(OURS), ids=label)
 def test_one_solver_object_may_be_reused_and_interleaved(solver):
     schedule = sd.VPLinear()
     problem = problem_for(solver, schedule)
@@ -122,14 +91,14 @@ def test_one_solver_object_may_be_reused_and_interleaved(solver):
             assert torch.equal(a, b)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("solver", FIXED, ids=label)
 def test_a_thousand_steps_on_every_schedule_are_finite(solver):
     for schedule in SCHEDULES:
         sd.sample(problem_for(solver, schedule), solver, (2, 3), steps=1000).check()
 
 
-@pytest.mark.parametrize("solver", [s for s in OURS if s.starts_at_pure_noise], ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if s.starts_at_pure_noise]), ids=label)
 def test_a_solver_that_claims_it_starts_at_alpha_zero(solver):
     schedule = sd.RectifiedFlow()
     grid = sd.UniformTime()(schedule, 50, t_start=1.0)
@@ -143,7 +112,7 @@ def test_a_solver_that_claims_it_starts_at_alpha_zero(solver):
         torch.testing.assert_close(solution.x, near.x, rtol=close, atol=close)
 
 
-@pytest.mark.parametrize("solver", FIXED, ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(FIXED), ids=label)
 def test_gradients_flow_through_a_fixed_grid_when_asked(solver):
     schedule = sd.VPLinear()
     weight = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)

@@ -414,7 +414,7 @@ def test_a_bare_model_with_the_config_of_its_scheduler_is_the_pipelines_denoiser
             assert torch.equal(from_diffusers(pipe.unet, scheduler)(0.5, x, **cond)[0], whole[0])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_compiled_model_is_known_as_what_it_was(loaded):
     net, x = tiny.unet(), noise(2, 3, 8, 8)
     with torch.no_grad():

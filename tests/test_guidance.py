@@ -10,15 +10,18 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from discovery import GUIDANCES, SCHEDULES, by_day, label
 from torch.testing import assert_close
 
 import scorediff as sd
-from scorediff import registry, verify
+from scorediff import verify
 from scorediff.conditions import Conditions
 from scorediff.denoiser import Rescheduled
 from scorediff.guidance import kinks
 
-SCHEDULES = [sd.VPLinear(), sd.EDM(), sd.RectifiedFlow()]
+over_schedules = pytest.mark.parametrize(
+    "schedule", by_day(SCHEDULES, (sd.VPLinear(), sd.EDM(), sd.RectifiedFlow())), ids=label
+)
 MEANS, STDS, WEIGHTS = ((-1.0, 0.5), (1.0, -0.5)), (0.4, 0.6), (0.3, 0.7)
 CLASSES = [sd.Gaussian(m, s**2) for m, s in zip(MEANS, STDS, strict=True)]
 WHOLE = sd.GaussianMixture(WEIGHTS, MEANS, [s**2 for s in STDS])
@@ -77,7 +80,7 @@ def agrees_with_the_state(reading, schedule, t, x):
 LABEL = torch.tensor([0, 1, 0, 1, 0, 1])
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@over_schedules
 @pytest.mark.parametrize("prediction", [sd.NoisePrediction(), sd.VPrediction(), sd.EDMPrediction(), None])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_classifier_free_guidance_has_the_score_in_closed_form(schedule, prediction, scale):
@@ -318,7 +321,7 @@ def posterior(operator=OPERATOR, noise_std=NOISE_STD, observed=OBSERVED):
     return sd.Gaussian(mean, (covariance + covariance.T) / 2)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@over_schedules
 def test_pseudo_inverse_guidance_is_the_exact_posterior_of_isotropic_gaussian_data(schedule):
     guided = sd.PseudoInverse(PRIOR.denoiser(schedule), OPERATOR, NOISE_STD, data_std=PRIOR_STD)
     exact = posterior().denoiser(schedule)
@@ -399,9 +402,8 @@ def test_an_operator_has_its_adjoint_and_solves_its_normal_equations(operator, s
 
 
 def example(cls, model):
-    """A guidance of a class, from the names of its fields."""
+    """A guidance of a class: its fields by their names, those that are not known here by their defaults."""
     known = {
-        "denoiser": sd.ClassifierFree(model, 2.0, null={"label": NONE}) if cls in (sd.Limited, sd.Rescaled) else model,
         "weak": _Told(model, torch.full((6,), NONE)),
         "scale": 1.5,
         "null": {"label": NONE},
@@ -411,10 +413,11 @@ def example(cls, model):
         "bound": 0.8,
         "low": -3.0,
     }
-    return cls(**{f.name: known[f.name] for f in dataclasses.fields(cls) if f.name in known})
-
-
-GUIDANCES = [cls for cls in registry.concrete(sd.Guidance) if cls.__module__.startswith("scorediff.")]
+    options = {f.name: known[f.name] for f in dataclasses.fields(cls) if f.name in known}
+    try:
+        return cls(model, **options)
+    except (TypeError, ValueError):  # only a guidance will do
+        return cls(sd.ClassifierFree(model, 2.0, null={"label": NONE}), **options)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Nodes are drawn in the log-SNR, where the identities live; errors are relative t
 import numpy as np
 import pytest
 import torch
-from discovery import OURS, SCHEDULES, label, main_first, within
+from discovery import OURS, SCHEDULES, by_day, engines_by_day, eta_of, examples, label, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +52,8 @@ def rounding(solver, log_snr):
     return 64 * np.finfo(float).eps * np.abs(unrolled).sum(1).max()
 
 
+#: By day one that preserves variance and one that does not: invariant coefficients are the same on the others.
+over_schedules = pytest.mark.parametrize("schedule", by_day(SCHEDULES, (sd.VPLinear(), sd.RectifiedFlow())), ids=label)
 EULER_DDIM = sd.Euler(sd.DDIMCoordinates())
 SAME = [
     # (one, other, eta, tolerance in float64, in float32): the noise form loses digits at a large log-SNR
@@ -63,8 +65,9 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@over_schedules
 @pytest.mark.parametrize(("one", "other", "eta", "double", "single"), SAME)
+@examples(5)
 @given(log_snr=log_snr_grids(), seed=st.integers(0, 1000))
 def test_one_sampler_under_two_names_gives_one_number(schedule, one, other, eta, double, single, log_snr, seed):
     log_snr = within(schedule, log_snr)
@@ -73,7 +76,8 @@ def test_one_sampler_under_two_names_gives_one_number(schedule, one, other, eta,
         assert distance(a, b) < tolerance
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@over_schedules
+@examples(5)
 @given(log_snr=log_snr_grids())
 def test_the_sde_2m_with_vanishing_eta_is_the_ode_2m(schedule, log_snr):
     log_snr = within(schedule, log_snr)
@@ -126,7 +130,8 @@ def test_ddims_noise_written_for_vp_is_wrong_elsewhere(schedule):
     assert np.abs(vp_only / ours - 1).min() > 0.05
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@over_schedules
+@examples(10)
 @given(log_snr=log_snr_grids())
 def test_ddpm_is_the_written_out_posterior(schedule, log_snr):
     log_snr = within(schedule, log_snr)
@@ -155,10 +160,11 @@ def test_samplers_that_are_not_the_same_differ(schedule):
     assert distance(run(sd.DPMSolver(2), schedule, log_snr), run(sd.DPMSolverPP(2), schedule, log_snr)) > 1e-4
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in OURS if s.invariant]), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if s.invariant]), ids=label)
+@examples(3)
 @given(log_snr=log_snr_grids())
 def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solver, log_snr):
-    eta = 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
+    eta = eta_of(solver)
     noisy = eta or solver.order is None
     results = []
     for schedule in (sd.VPLinear(), sd.EDM(), sd.RectifiedFlow()):
@@ -181,9 +187,9 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
     assert found < tolerance or found < rounding(solver, log_snr)
 
 
-@pytest.mark.parametrize("solver", [s for s in OURS if not s.invariant and not s.adaptive], ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if not s.invariant and not s.adaptive]), ids=label)
 def test_a_solver_that_claims_no_invariance_has_none_or_is_told_so(solver, capsys):
-    eta = 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
+    eta = eta_of(solver)
     log_snr = np.linspace(-2, 2, 9)
     a, b = (run_from_y(solver, schedule, log_snr, eta) for schedule in (sd.VPLinear(), sd.RectifiedFlow()))
     if distance(a, b) < 1e-10:
@@ -198,15 +204,16 @@ def run_from_y(solver, schedule, log_snr, eta):
     return sd.solve(problem, solver, y * schedule.alpha(grid.start), grid=grid).x / schedule.alpha(grid.end)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@over_schedules
 @pytest.mark.parametrize(
     "solver", [sd.DDIM(), sd.DPMSolverPP(1), sd.DPMSolverPP(2), sd.SDEDPMSolverPP(2), sd.DDPM()], ids=label
 )
+@examples(4)
 @given(log_snr=log_snr_grids())
 def test_a_data_form_method_is_exact_on_a_point_mass(solver, schedule, log_snr):
     log_snr = within(schedule, log_snr)
     # all that is left of the start is its noise, and the mean of the output is alpha_1 m whatever the grid
-    eta = 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
+    eta = eta_of(solver)
     point = sd.Gaussian((0.4, -1.0, 2.0), 0.0)
     a = run(solver, schedule, log_snr, eta, target=point)
     expected = torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)

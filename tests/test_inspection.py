@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from discovery import by_day
 
 import scorediff as sd
 from scorediff.data import digits
@@ -28,9 +29,9 @@ def network(prediction, number):
 
 
 @pytest.mark.parametrize(
-    "time", ["999 t", *(pytest.param(t, marks=pytest.mark.slow) for t in ("t", "1 - t", "log(sigma / alpha) / 4"))]
+    "time", ["999 t", *(pytest.param(t, marks=pytest.mark.nightly) for t in ("t", "1 - t", "log(sigma / alpha) / 4"))]
 )
-@pytest.mark.parametrize("prediction", _PREDICTIONS, ids=repr)
+@pytest.mark.parametrize("prediction", by_day(_PREDICTIONS, _PREDICTIONS[:2]), ids=repr)
 def test_with_data_what_a_network_predicts_and_is_told_is_found(prediction, time):
     net = network(prediction, _TIMES[time])
     right = inspect(
@@ -45,7 +46,7 @@ def test_with_data_what_a_network_predicts_and_is_told_is_found(prediction, time
     assert same or abs(wrong.better.error / right.declared - 1) < 0.01
 
 
-@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_a_trained_network_looks_right_on_its_data_and_on_its_own_samples(own):
     trained = sd.load("digits-unet")
     found = inspect(trained.denoiser, trained.shape, data=None if own else digits().float(), n=8)
@@ -53,7 +54,7 @@ def test_a_trained_network_looks_right_on_its_data_and_on_its_own_samples(own):
     assert "nothing looks wrong" in str(found)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_wrong_time_scale_is_seen_without_data_and_a_wrong_prediction_too():
     trained = sd.load("digits-unet")
     told = sd.Denoiser(trained.net, trained.schedule, trained.prediction, time=lambda t: 999 * t)
@@ -90,8 +91,8 @@ def test_data_of_another_shape_are_refused():
 @pytest.mark.parametrize(
     "schedule", [sd.EDM(), sd.EDM(10.0, 80.0), sd.EDM(0.5, 1.5), sd.VE(), sd.RectifiedFlow(3.0), sd.ZeroTerminalSNR()]
 )
-@pytest.mark.parametrize("std", [1.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.01, 30.0))])
-@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("std", [1.0, *(pytest.param(s, marks=pytest.mark.nightly) for s in (0.01, 30.0))])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_a_right_network_raises_no_alarm_on_any_schedule_or_scale(schedule, std, own):
     target = sd.GaussianMixture((0.5, 0.5), ((-std, std / 2), (std, -std / 3)), (0.1 * std**2, 0.3 * std**2))
     exact = target.denoiser(schedule)

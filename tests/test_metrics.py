@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from discovery import METRICS
 from scipy import linalg
 
 from scorediff.data import Data, load_data
@@ -98,6 +99,24 @@ def test_errors_are_of_the_size_of_the_spread_over_many_draws(distance):
     found = [distance(normal(300, seed=2 * i), normal(300, mean=0.5, seed=2 * i + 1)) for i in range(40)]
     spread = np.std([e.value for e in found])
     assert 0.7 * spread < np.mean([e.error for e in found]) < 2.2 * spread
+
+
+def values(found):
+    return np.array([e.value for e in (found if isinstance(found, tuple) else (found,))])
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+def test_a_metric_tells_another_law_from_the_same_beyond_its_error_and_knows_no_order(metric):
+    real, same, other = normal(300, seed=1), normal(300, seed=2), normal(300, mean=4.0, seed=3)
+    near, far = metric(real, same), metric(real, other)
+    gap = np.abs(values(far) - values(near))
+    assert np.all(gap > 3 * np.array([e.error for e in (far if isinstance(far, tuple) else (far,))]))
+    turned = np.random.default_rng(0).permutation(300)
+    np.testing.assert_allclose(values(metric(real[turned], other)), values(far), rtol=1e-9)
+    with pytest.raises(ValueError, match="take both from one extractor"):
+        metric(real, other[:, :2])
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        metric(real, np.full_like(other, np.nan))
 
 
 def test_the_error_of_samples_with_their_classes_in_turn_is_their_own():
@@ -236,7 +255,7 @@ def tiny_clip(folder, transformers):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_the_clip_score_is_the_mean_cosine(tmp_path):
     pytest.importorskip("torchmetrics")

@@ -1,7 +1,5 @@
 """The noise of a run is a function of seed, sample id, interval and tag, and of nothing else."""
 
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -22,10 +20,10 @@ def test_a_sample_sees_the_same_noise_in_any_batch(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_process_sees_the_same_noise(kind):
+def test_another_process_sees_the_same_noise(kind, fresh):
     draw = f"sd.{kind.__name__}(3, torch.zeros(1, 2, dtype=torch.float64), ids=[7])(0.5, 0.25).tolist()"
     code = f"import torch, scorediff as sd; print({draw})"
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    there = fresh(code).stdout
     here = kind(3, torch.zeros(1, 2, dtype=torch.float64), ids=[7])(0.5, 0.25)
     assert there.strip() == str(here.tolist())
 

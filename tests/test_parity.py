@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def table():

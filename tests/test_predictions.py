@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from discovery import OURS, PREDICTIONS, SCHEDULES, label, within
+from discovery import OURS, PREDICTIONS, SCHEDULES, engines_by_day, examples, label, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +27,7 @@ def perfect_network(prediction, schedule, target, dtype=torch.float64):
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
+@examples(5)
 @given(log_snr=st.floats(-3, 3), seed=st.integers(0, 100))
 def test_a_network_is_read_as_its_data_and_noise(prediction, schedule, log_snr, seed):
     target = sd.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
@@ -84,7 +85,7 @@ def test_one_time_per_sample_is_the_same_as_one_at_a_time(prediction):
             torch.testing.assert_close(a[0], b[i], rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("solver", [s for s in OURS if not s.adaptive], ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if not s.adaptive]), ids=label)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 def test_a_solver_gets_the_same_samples_whatever_the_network_predicts(prediction, solver):
     # an exponential integrator takes the network's output as it is: its coefficients hold the prediction's row

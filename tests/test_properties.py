@@ -1,6 +1,8 @@
-"""What holds for every solver found by discovery, on problems that hypothesis draws.
+"""What holds for every solver found by discovery, on problems that hypothesis draws: by day for one solver of each
+engine and each branch in it, by night for all.
 
-`make nightly` draws five times as many.
+What follows from the coefficients of linear solvers stands in test_coefficients.py, for all of them by day; here it is
+seen in samples, and for what is not linear.
 """
 
 import dataclasses
@@ -8,13 +10,23 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from discovery import OURS, SCHEDULES, SOLVERS, SPACINGS, label, main_first
+from discovery import (
+    OURS,
+    SCHEDULES,
+    SOLVERS,
+    SPACINGS,
+    engines_by_day,
+    eta_of,
+    examples,
+    label,
+    takes_even_steps_alone,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import scorediff as sd
 from scorediff import testing, verify
-from scorediff.backends import TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton
+from scorediff.backends import TorchDiffEqAdamsMoulton
 
 # torchdiffeq's implicit Adams says so on coarse grids, and goes on
 pytestmark = pytest.mark.filterwarnings("ignore:Functional iteration did not converge")
@@ -24,15 +36,10 @@ ODE = [s for s in FIXED if sd.ProbabilityFlow in s.solves]
 SDE = [s for s in FIXED if sd.ReverseSDE in s.solves]
 # torchsde's reversible Heun is unstable at the steps that these proofs can afford
 SETTLED = [s for s in FIXED if s.weak_order and s.linear and s.name != "torchsde-reversible-heun"]
-# these take even steps of their clock alone, and want more of them than most proofs here can afford
-EVEN = (TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton)
-FREE = [s for s in FIXED if not isinstance(s, EVEN)]
+# the others want more steps than most proofs here can afford
+FREE = [s for s in FIXED if not takes_even_steps_alone(s)]
 # nodes are asked for on their own by guests; what is left is their rounding of the clock
 ROUNDING = 1e-9
-
-
-def eta_of(solver):
-    return 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
 
 
 def posed(solver, denoiser, eta=None):
@@ -45,7 +52,7 @@ def nodes_for(solver, schedule, log_snr):
     times = schedule.time_at(log_snr)
     return (
         sd.Grid(times)
-        if not isinstance(solver, EVEN)
+        if not takes_even_steps_alone(solver)
         else solver.spacing(schedule, len(times) - 1, t_start=float(times[0]), t_end=float(times[-1]))
     )
 
@@ -58,7 +65,8 @@ def apart(a, b):
     return float((a - b).abs().max() / (1 + b.abs().max()))
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in FREE if s.linear], guests=True), ids=label)
+@pytest.mark.parametrize("solver", [s for s in FREE if s.linear], ids=label)
+@examples(2)
 @given(schedule=testing.schedules(), log_snr=testing.log_snr_grids(min_steps=2), eta=testing.etas())
 def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
     eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else eta_of(solver)
@@ -71,7 +79,8 @@ def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
         print(f"{solver.name} at eta = {eta:.2g}: exact on {claim.value} on this grid, which is not claimed")
 
 
-@pytest.mark.parametrize("solver", main_first(SETTLED), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(SETTLED), ids=label)
+@examples(5)
 @given(target=testing.gaussians(min_size=2), eta=testing.etas(), data=st.data())
 def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target, eta, data):
     eta = 1.0 if solver.name.startswith("ddpm") else eta if solver in SDE else 0.0
@@ -93,7 +102,8 @@ def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target
         pytest.fail(f"from {n} to {4 * n} steps the error falls from {coarse:.3g} to {fine:.3g}")
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in ODE if s in FREE and s.order]), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in ODE if s in FREE and s.order]), ids=label)
+@examples(5)
 @given(target=testing.gaussians(), seed=testing.seeds())
 def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, seed):
     schedule = sd.VPLinear()
@@ -123,14 +133,21 @@ ALONE = [
 ]
 
 
-@pytest.mark.parametrize("solver", main_first(ALONE, guests=True), ids=label)
-@given(seed=testing.seeds(), dtype=st.sampled_from([torch.float32, torch.float64]), eta=testing.etas())
-def test_a_sample_is_bit_for_bit_the_same_in_any_batch_and_order(solver, seed, dtype, eta):
+@pytest.mark.parametrize("solver", engines_by_day(ALONE), ids=label)
+@examples(4)
+@given(
+    seed=testing.seeds(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    shape=st.sampled_from([(5,), (35,)]),
+    eta=testing.etas(),
+)
+def test_a_sample_is_bit_for_bit_the_same_in_any_batch_and_order(solver, seed, dtype, shape, eta):
     eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else None
-    testing.assert_batch_invariant(solver, seed=seed, dtype=dtype, eta=eta, shape=(5,), steps=5)
+    testing.assert_batch_invariant(solver, seed=seed, dtype=dtype, eta=eta, shape=shape, steps=5)
 
 
-@pytest.mark.parametrize("solver", main_first(FIXED, guests=True), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(FIXED), ids=label)
+@examples(3)
 @given(log_snr=testing.log_snr_grids(max_steps=6), seed=testing.seeds())
 def test_the_shape_of_an_event_does_not_matter(solver, log_snr, seed):
     schedule = sd.VPLinear()
@@ -159,7 +176,8 @@ class _Turned:
         return Noise(seed, x, ids)
 
 
-@pytest.mark.parametrize("solver", main_first(FIXED, guests=True), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(FIXED), ids=label)
+@examples(3)
 @given(
     target=testing.gaussians(min_size=3, max_size=3),
     basis=testing.rotations(3),
@@ -177,7 +195,8 @@ def test_turning_the_data_turns_the_samples(solver, target, basis, log_snr, seed
     assert apart(a @ basis.T, b) < tolerance
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in FIXED if s.invariant]), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in FIXED if s.invariant]), ids=label)
+@examples(3)
 @given(target=testing.mixtures(), log_snr=testing.log_snr_grids(), shift=st.floats(-3, 3), seed=testing.seeds())
 def test_shifting_the_data_shifts_the_samples_of_an_invariant_solver(solver, target, log_snr, shift, seed):
     schedule = sd.VPLinear()
@@ -189,7 +208,8 @@ def test_shifting_the_data_shifts_the_samples_of_an_invariant_solver(solver, tar
     assert apart(a + schedule.alpha(grid.end) * shift, b) < ROUNDING
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in FIXED if s.invariant]), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in FIXED if s.invariant]), ids=label)
+@examples(3)
 @given(target=testing.mixtures(), log_snr=testing.log_snr_grids(), factor=st.floats(0.3, 3), seed=testing.seeds())
 def test_scaling_the_data_and_moving_the_nodes_scales_the_samples(solver, target, log_snr, factor, seed):
     # y = x / alpha and s = sigma / alpha both scale by c, and the log-SNR moves by -log c: told on EDM, where x = y
@@ -222,7 +242,8 @@ def test_scaling_the_data_and_moving_the_nodes_scales_the_samples(solver, target
     assert apart(factor * results[0], results[1]) < 1e-8
 
 
-@pytest.mark.parametrize("solver", main_first([s for s in FREE if s.one_step], guests=True), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day([s for s in FREE if s.one_step]), ids=label)
+@examples(3)
 @given(
     target=testing.mixtures(),
     log_snr=testing.log_snr_grids(min_steps=2),
@@ -250,7 +271,8 @@ class _Watched:
         return self._exact(t, x)
 
 
-@pytest.mark.parametrize("solver", main_first(SOLVERS, guests=True), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(SOLVERS), ids=label)
+@examples(5)
 @given(schedule=testing.schedules(), target=testing.gaussians(), steps=st.integers(1, 12), seed=testing.seeds())
 def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule, target, steps, seed):
     watched = _Watched(target, schedule)
@@ -266,7 +288,8 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
         assert declared is None or np.all(solution.evaluations == declared)
 
 
-@pytest.mark.parametrize("solver", main_first(FREE), ids=label)
+@pytest.mark.parametrize("solver", engines_by_day(FREE), ids=label)
+@examples(5)
 @given(data=st.data(), steps=st.integers(0, 12).map(lambda n: n or 1000), seed=testing.seeds())
 def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")

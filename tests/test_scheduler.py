@@ -5,15 +5,13 @@ import gc
 import json
 import logging
 import pickle
-import subprocess
-import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
-from discovery import SOLVERS, label, main_first
+from discovery import SOLVERS, engines_by_day, label
 
 import scorediff as sd
 from scorediff import interop
@@ -102,7 +100,7 @@ def nothing_is_left_behind():
 class TestABareLoop:
     @pytest.mark.filterwarnings("ignore:Functional iteration did not converge")
     @pytest.mark.parametrize(
-        "solver", main_first([s for s in FIXED if s.name not in ITERATING], guests=True), ids=label
+        "solver", engines_by_day([s for s in FIXED if s.name not in ITERATING]), ids=label
     )
     def test_makes_what_sample_makes_with_every_solver_on_a_fixed_grid(self, solver):
         seen = []
@@ -299,7 +297,7 @@ class TestAChangedState:
         nodes = sd.DDIM().spacing(trained_as(VP).schedule, 8).times[3:]
         assert torch.equal(found, ours("ddim", changed[0], grid=nodes).x)
 
-    @pytest.mark.parametrize("solver", main_first([s for s in FIXED if s.one_step]), ids=label)
+    @pytest.mark.parametrize("solver", engines_by_day([s for s in FIXED if s.one_step]), ids=label)
     def test_is_either_gone_on_from_or_refused_by_every_method_of_one_step(self, solver):
         made, changed = scheduler(solver, seed=1), []
         at = 3 * made.order
@@ -411,12 +409,12 @@ class TestARunThatEndsEarly:
         other.set_timesteps(8)
         assert torch.equal(loop(other, start()), ours("unipc-3", start()).x)
 
-    def test_does_not_hold_up_the_end_of_a_program(self):
+    def test_does_not_hold_up_the_end_of_a_program(self, fresh):
         code = (
             "from scorediff.interop.handover import Handover; turns = Handover(lambda ask: ask(ask(1))); "
             "print(turns.listen(), turns.answer(2))"
         )
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        out = fresh(code)
         assert (out.returncode, out.stdout.strip(), out.stderr) == (0, "(False, 1) (False, 2)", "")
 
     def test_by_an_error_of_the_solver_raises_it_in_step_and_may_be_followed_by_another(self):
@@ -637,12 +635,12 @@ class TestAConfig:
         assert ScorediffScheduler("ddim", VP).config.trained["_class_name"] == "DDPMScheduler"
 
 
-def test_the_face_of_interop_is_complete_and_imports_no_library_before_it_is_wanted():
+def test_the_face_of_interop_is_complete_and_imports_no_library_before_it_is_wanted(fresh):
     for name in interop.__all__:
         assert getattr(interop, name).__module__.startswith("scorediff.interop")
     code = "import sys, scorediff.interop; print(*{'diffusers', 'transformers'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert not out.stdout.split()
+    out = fresh(code)
+    assert out.returncode == 0 and not out.stdout.split()
     with pytest.raises(AttributeError, match="no attribute 'from_difusers'"):
         interop.from_difusers  # noqa: B018
 

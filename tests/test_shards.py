@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path):
     assert files(tmp_path) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_command_that_is_killed_three_times_and_shared_by_two_processes_makes_the_same_files(tmp_path):
     def command(out, *start):
         line = "sample --model digits --solver dpm++2m --steps 40 --count 400 --shard 40 --batch 20 --no-progress"

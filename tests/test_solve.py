@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from discovery import by_day
 
 import scorediff as sd
 from scorediff.states import Workspace, per_sample, row_mean
@@ -83,7 +84,7 @@ def test_a_brownian_path_run_converges_to_one_answer_as_its_grid_is_refined():
             SDE, sd.EulerMaruyama(), (3, 2), steps=n, noise=sd.BrownianPath, dtype=torch.float64, t_end=0.05
         ).x
 
-    reference = end(800)
+    reference = end(400)
     errors = [float((end(n) - reference).abs().max()) for n in (25, 100)]
     # additive noise: strong order 1
     assert errors[1] < errors[0] / 2.5
@@ -177,14 +178,16 @@ def test_dtype_and_device_default_to_the_networks():
     )
 
 
+# by day as captured, by night as compiled, which takes a C++ compiler half a minute
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_network_gives_the_same_samples():
+@pytest.mark.parametrize("backend", by_day(["eager", "inductor"], ("eager",)))
+def test_a_compiled_network_gives_the_same_samples(backend):
     net = MLP()
     plain, compiled = (
         sd.sample(
             sd.ProbabilityFlow(sd.Denoiser(n, SCHEDULE, sd.NoisePrediction())), sd.DPMSolverPP(2), (3, 2), steps=5
         ).x
-        for n in (net, torch.compile(net))
+        for n in (net, torch.compile(net, backend=backend))
     )
     torch.testing.assert_close(plain, compiled, rtol=1e-5, atol=1e-5)
 

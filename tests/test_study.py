@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -318,8 +316,7 @@ def test_points_are_scattered_in_two_dimensions_only(tmp_path):
         scatter(tmp_path / "b.png", torch.zeros(4, 3))
 
 
-def test_importing_the_package_or_a_study_loads_no_picture_and_no_command_line():
+def test_importing_the_package_or_a_study_loads_no_picture_and_no_command_line(fresh):
     heavy = "{'typer', 'rich', 'matplotlib', 'scipy', 'torchdiffeq', 'torchsde'}"
     code = f"import sys, scorediff, scorediff.study, scorediff.pictures; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert fresh(code).stdout.strip() == "[]"

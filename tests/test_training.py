@@ -345,7 +345,7 @@ def test_a_run_that_is_cut_off_again_and_again_ends_where_it_would_have(tmp_path
     assert same(whole, train(data, tmp_path / "whole", recipe, **how))  # nothing is left to do
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_that_is_killed_three_times_and_shared_by_two_processes_gives_the_same_weights(tmp_path):
     line = (
         "train --data digits --network unet:width=16,blocks=1 --steps 40 --batch 16 --save-every 5 --no-progress --cpu"

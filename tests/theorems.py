@@ -59,10 +59,14 @@ solvers are measured by `make orders`, those of solvers that have changed before
 `python tests/theorems.py` writes this page; a test holds it to the suite."""
 
 
-class _Collector:
+class Collector:
+    """Writes the page of what was collected."""
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         PAGE.write_text(page(session.config.stash[COLLECTED]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["--collect-only", "-qq", "-p", "no:terminal", "-m", ""], plugins=[_Collector()]))
+    import theorems as imported  # the module that conftest.py knows
+
+    sys.exit(pytest.main(["--collect-only", "-p", "no:terminal", "-m", ""], plugins=[imported.Collector()]))
