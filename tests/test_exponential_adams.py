@@ -340,7 +340,7 @@ def test_orders_rise_and_stay_within_what_is_allowed():
     for largest in (1, 3, 8):
         orders = []
         sd.solve(
-            flow, sd.ExponentialAdams(1e-6, largest_k=largest), x, callback=lambda s, seen=orders: seen.append(s.order)
+            flow, sd.ExponentialAdams(1e-5, largest_k=largest), x, callback=lambda s, seen=orders: seen.append(s.order)
         ).check()
         assert np.max(orders) == largest + 1
 

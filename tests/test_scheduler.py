@@ -99,9 +99,7 @@ def nothing_is_left_behind():
 
 class TestABareLoop:
     @pytest.mark.filterwarnings("ignore:Functional iteration did not converge")
-    @pytest.mark.parametrize(
-        "solver", engines_by_day([s for s in FIXED if s.name not in ITERATING]), ids=label
-    )
+    @pytest.mark.parametrize("solver", engines_by_day([s for s in FIXED if s.name not in ITERATING]), ids=label)
     def test_makes_what_sample_makes_with_every_solver_on_a_fixed_grid(self, solver):
         seen = []
         made = scheduler(solver, steps=12, seed=5)

@@ -247,7 +247,7 @@ def test_an_eta_that_changes_with_time_leaves_the_law_alone():
     def errors(solver):
         for steps in (40, 80):
             grid = sd.UniformLogSNR()(schedule, steps, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
-            x = target.at(schedule, grid.start).sample(4000, 3)
+            x = target.at(schedule, grid.start).sample(1500, 3)
             out = (
                 sd.solve(sd.ReverseSDE(target.denoiser(schedule), tau), solver, x, grid=grid, progress=False).check().x
             )
@@ -255,7 +255,7 @@ def test_an_eta_that_changes_with_time_leaves_the_law_alone():
             found = (out.std(0) / exact.covariance.diagonal().sqrt()).numpy()
             yield np.abs(found - 1).max()
 
-    # a sampling error of 1/sqrt(2 n) = 1.1 %, and the bias of 40 steps
+    # a sampling error of 1/sqrt(2 n) = 1.8 %, and the bias of 40 steps
     assert max(errors(sd.SASolver())) < 0.05 and max(errors(sd.SDEDPMSolverPP(2))) < 0.05
 
 
