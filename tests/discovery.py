@@ -40,7 +40,11 @@ MANY = hypothesis.settings.default.max_examples > 20
 
 def by_day(values, now):
     """`values` as parameters, those that are not `now` for the night."""
-    return [value if value in now else pytest.param(value, marks=pytest.mark.nightly) for value in values]
+    return [value if value in now else _nightly(value) for value in values]
+
+
+def _nightly(value):
+    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.nightly)
 
 
 def engines_by_day(solvers):

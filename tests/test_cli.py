@@ -242,6 +242,7 @@ def test_a_list_of_solvers_keeps_options_with_their_solver():
     ]
 
 
+@pytest.mark.nightly
 def test_the_demo_writes_its_pictures_and_tables(here, monkeypatch):
     demo = importlib.import_module("scorediff.cli.demo")
     monkeypatch.setattr(demo, "_BUDGETS", (10, 20))
@@ -274,19 +275,20 @@ def test_the_exit_codes_reach_the_shell(here, fresh, line, code, words):
     assert not list(here.iterdir())
 
 
+@pytest.mark.nightly
 def test_a_reader_that_goes_away_is_no_traceback(here):
     line = f"{sys.executable} -m scorediff solvers --json | true"
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
 
 
-# weak and strong orders take their time
-@pytest.mark.parametrize("first", by_day(["euler", "ddim"], ("euler",)))
-def test_order_prints_declared_beside_measured_and_writes_both_files(here, first):
+# weak and strong orders take their time, and so does every process
+@pytest.mark.parametrize(("first", "jobs"), by_day([("euler", 1), ("ddim", 2)], [("euler", 1)]))
+def test_order_prints_declared_beside_measured_and_writes_both_files(here, first, jobs):
     page = here / "page.md"
     page.write_text("# Mine\n<!-- orders -->\n<!-- /orders -->\n")
     names = f"{first} heun:coordinates=log-snr scipy-lsoda"
-    result = scorediff(f"order {names} --jobs 2 --csv o.csv --markdown page.md --points")
+    result = scorediff(f"order {names} --jobs {jobs} --csv o.csv --markdown page.md --points")
     assert result.exit_code == 0, result.output
     claims = {"euler": 1, "ddim": 3}[first] + 1
     assert f"{claims} of {claims} declared orders are the measured ones, 1 skipped" in result.output

@@ -142,6 +142,7 @@ def test_quality_is_the_distance_of_what_each_solver_makes_and_counts_evaluation
     assert float(rows[3]["distance"]) == pytest.approx(by_hand.value, rel=1e-4)
 
 
+@pytest.mark.nightly
 def test_a_network_that_does_what_it_should_is_better_with_more_steps(tmp_path):
     net = load("digits-unet")
     found = quality(

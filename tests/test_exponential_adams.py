@@ -52,8 +52,8 @@ def rms(v):
     ("target", "part"),
     [
         (RING, sd.Preconditioned(1.04)),
-        (MODES, sd.Preconditioned()),
-        (RING, sd.GaussianPart.fit(RING.sample(2000), 1)),
+        pytest.param(MODES, sd.Preconditioned(), marks=pytest.mark.nightly),
+        pytest.param(RING, sd.GaussianPart.fit(RING.sample(2000), 1), marks=pytest.mark.nightly),
         (NARROW, sd.GaussianPart.fit(NARROW.sample(2000), 2)),
     ],
     ids=["ring", "modes", "ring, Gaussian", "narrow, Gaussian"],
@@ -131,7 +131,7 @@ def test_the_integrals_of_a_step_are_those_of_quadrature(part):
         assert found.products[0, i] == pytest.approx(np.prod(stop[0] - nodes[0, :i]))
 
 
-@pytest.mark.parametrize("part", PARTS[:3], ids=label)
+@pytest.mark.parametrize("part", by_day(PARTS[:3], PARTS[:1]), ids=label)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_hard_sample_among_easy_ones_costs_them_nothing_bit_for_bit(part, dtype):
     # rows apart: what the network makes of one does not depend on the others
@@ -447,6 +447,7 @@ def test_rejected_steps_leave_the_law_as_it_is(n):
     assert ((std / exact_std - 1).abs() < 4 / np.sqrt(2 * n)).all()
 
 
+@pytest.mark.nightly
 def test_along_one_path_samples_converge_as_the_tolerance_falls():
     sde = sd.ReverseSDE(RING.denoiser(SCHEDULE))
     x = RING.at(SCHEDULE, 1.0).sample(3)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from discovery import SCHEDULES, SPACINGS, label
+from discovery import SCHEDULES, SPACINGS, examples, label
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ def test_every_spacing_gives_a_falling_grid_that_hits_its_ends(spacing, schedule
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
 @pytest.mark.parametrize("spacing", SPACINGS, ids=label)
+@examples(5)
 @given(ends=st.tuples(st.floats(-2.5, -0.5), st.floats(0.5, 2.5)))
 def test_a_start_below_the_schedules_own_is_met(spacing, schedule, ends):
     t_start, t_end = (schedule.time_at(value) for value in ends)

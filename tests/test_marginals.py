@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from discovery import by_day
 from scipy import linalg, stats
 
 import scorediff as sd
@@ -106,7 +107,7 @@ def test_two_names_of_one_method_differ_by_rounding_alone():
     assert marginals(Sampler(_Miscounted(1.0), 0.7, 20), Sampler("ddim", 0.7, 20)).found.wasserstein < 1e-13
 
 
-@pytest.mark.parametrize(("factor", "eta"), [(0.9, 0.3), (0.99, 1.0)])
+@pytest.mark.parametrize(("factor", "eta"), by_day([(0.9, 0.3), (0.99, 1.0)], [(0.9, 0.3)]))
 def test_a_wrong_noise_factor_is_another_law_on_a_gaussian(factor, eta):
     wrong = Sampler(_Miscounted(factor), eta, 20)
     against = [marginals(wrong, other) for other in (Sampler("ddim", eta, 20), Sampler("dpm++2m", steps=20), None)]
@@ -219,8 +220,8 @@ def test_no_difference_is_found_where_there_is_none_but_at_the_false_alarm_rate(
 @pytest.mark.parametrize(
     ("law", "n", "change"),
     [
-        (MIXTURE, 150, scaled(1.25)),
-        (LINE, 80, shifted(-0.5)),
+        pytest.param(MIXTURE, 150, scaled(1.25), marks=pytest.mark.nightly),
+        pytest.param(LINE, 80, shifted(-0.5), marks=pytest.mark.nightly),
         # mean and variance are those of the law: the energy distance alone finds it
         (NORMAL, 26, Alternative("two points", torch.sign)),
     ],
@@ -305,6 +306,7 @@ def test_an_entry_that_is_constant_raises_no_alarm_until_it_differs():
     assert two_sample(x, y + torch.tensor([0.0, 1e-3])).smallest.name == "mean of entry 2"
 
 
+@pytest.mark.nightly
 def test_more_samples_than_the_energy_distance_holds_are_used_by_the_moments():
     x, y = normals(5000, 1), 1.1 * normals(5000, 1, seed=1)
     found = two_sample(x, y, alpha=0.01)

@@ -18,6 +18,7 @@ FIXED = [s for s in OURS if not s.adaptive]
 ODE = [s for s in FIXED if sd.ProbabilityFlow in s.solves and s.order]
 ADAPTIVE = [s for s in OURS if s.adaptive and s.order]
 SDE = [s for s in FIXED if sd.ReverseSDE in s.solves and s.weak_order]
+OTHERS = [s for s in SCHEDULES if s not in (sd.VPLinear(), sd.RectifiedFlow())]
 ANY_ETA = [s for s in SDE if not s.name.startswith("ddpm")]
 
 
@@ -28,13 +29,14 @@ def test_a_solver_has_the_order_it_declares(solver):
 
 
 @pytest.mark.recorded
-@pytest.mark.parametrize("solver", stand_ins(ADAPTIVE), ids=label)
+@pytest.mark.parametrize("solver", [s for s in stand_ins(ADAPTIVE) if s.order < 4], ids=label)
 def test_an_adaptive_solver_has_the_order_it_declares_in_the_mean_number_of_its_steps(solver):
+    # a ladder of tolerances is long where the order is high
     testing.assert_order(solver, target=sd.Gaussian((0.3, -0.5), (0.1, 1.5)), schedule=sd.VPLinear())
 
 
 @pytest.mark.recorded
-@pytest.mark.parametrize("solver", stand_ins(SDE), ids=label)
+@pytest.mark.parametrize("solver", stand_ins([s for s in SDE if s not in ANY_ETA]), ids=label)
 def test_a_solver_of_the_sde_has_the_weak_order_it_declares(solver):
     # on a Gaussian, where the law is soon computed; that on a mixture is in the table
     testing.assert_order(solver, eta=1.0, target=verify.GAUSSIAN)
@@ -64,7 +66,7 @@ def test_a_step_that_remembers_nothing_has_the_order_of_the_run(solver):
     assert min(found.even, found.uneven) > solver.order - 0.2, str(found)
 
 
-@pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s not in (sd.VPLinear(), sd.RectifiedFlow())], ids=label)
+@pytest.mark.parametrize("schedule", by_day(OTHERS, OTHERS[:2]), ids=label)
 @pytest.mark.parametrize("solver", engines_by_day([s for s in ODE if not s.invariant]), ids=label)
 def test_it_has_that_order_on_other_schedules_too(solver, schedule):
     # of what is invariant the coefficients are the same on every schedule: test_coefficients.py

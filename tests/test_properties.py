@@ -66,7 +66,7 @@ def apart(a, b):
 
 
 @pytest.mark.parametrize("solver", [s for s in FREE if s.linear], ids=label)
-@examples(2)
+@examples(1)
 @given(schedule=testing.schedules(), log_snr=testing.log_snr_grids(min_steps=2), eta=testing.etas())
 def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
     eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else eta_of(solver)
@@ -80,7 +80,7 @@ def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
 
 
 @pytest.mark.parametrize("solver", engines_by_day(SETTLED), ids=label)
-@examples(5)
+@examples(3)
 @given(target=testing.gaussians(min_size=2), eta=testing.etas(), data=st.data())
 def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target, eta, data):
     eta = 1.0 if solver.name.startswith("ddpm") else eta if solver in SDE else 0.0
@@ -103,7 +103,7 @@ def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target
 
 
 @pytest.mark.parametrize("solver", engines_by_day([s for s in ODE if s in FREE and s.order]), ids=label)
-@examples(5)
+@examples(3)
 @given(target=testing.gaussians(), seed=testing.seeds())
 def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, seed):
     schedule = sd.VPLinear()
@@ -134,7 +134,7 @@ ALONE = [
 
 
 @pytest.mark.parametrize("solver", engines_by_day(ALONE), ids=label)
-@examples(4)
+@examples(2)
 @given(
     seed=testing.seeds(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
@@ -272,7 +272,7 @@ class _Watched:
 
 
 @pytest.mark.parametrize("solver", engines_by_day(SOLVERS), ids=label)
-@examples(5)
+@examples(3)
 @given(schedule=testing.schedules(), target=testing.gaussians(), steps=st.integers(1, 12), seed=testing.seeds())
 def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule, target, steps, seed):
     watched = _Watched(target, schedule)
@@ -289,7 +289,7 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
 
 
 @pytest.mark.parametrize("solver", engines_by_day(FREE), ids=label)
-@examples(5)
+@examples(2)
 @given(data=st.data(), steps=st.integers(0, 12).map(lambda n: n or 1000), seed=testing.seeds())
 def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")

@@ -58,6 +58,7 @@ def test_on_digits_the_reference_is_known_far_better_than_any_error(on_digits):
     assert on_digits.reference.error < 1e-3 * min(row.median for row in on_digits.trajectories)
 
 
+@pytest.mark.nightly
 def test_at_a_small_bandwidth_samples_flip_and_the_rms_error_shows_no_order():
     flow = sd.ProbabilityFlow(sd.Empirical(digits(), 0.1).denoiser(sd.VPLinear()))
     made = work_precision(flow, ["ddim"], (20, 40), x=start(64, flow=flow), spacing=sd.UniformLogSNR(), progress=False)

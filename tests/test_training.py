@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from discovery import PREDICTIONS, SCHEDULES, label
+from discovery import PREDICTIONS, SCHEDULES, by_day, label
 from safetensors import SafetensorError
 from scipy import stats
 
@@ -77,7 +77,7 @@ def exact_network(target, schedule, prediction):
     return net, at
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@pytest.mark.parametrize("schedule", by_day(SCHEDULES, (sd.VPLinear(), sd.EDM(), sd.RectifiedFlow())), ids=label)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 @pytest.mark.parametrize("weighting", WEIGHTINGS, ids=label)
 def test_the_best_network_is_left_with_the_conditional_variance(schedule, prediction, weighting):
@@ -208,6 +208,7 @@ def test_the_unet_of_diffusers_is_called_as_diffusers_would_and_comes_back_from_
     assert network.time(sd.VPLinear())(0.25) == 250
 
 
+@pytest.mark.nightly
 def test_a_perceptron_learns_the_exact_denoiser_of_a_mixture(tmp_path):
     law = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
     data = Data(law.sample(8000, seed=3).float().numpy())
@@ -326,7 +327,10 @@ def killing(at):
     return callback
 
 
-@pytest.mark.parametrize("network", [MLP(16, 1), UNet(width=16, multiples=(1,), blocks=1, dropout=0.2)], ids=label)
+SMALL = [MLP(16, 1), UNet(width=16, multiples=(1,), blocks=1, dropout=0.2)]
+
+
+@pytest.mark.parametrize("network", by_day(SMALL, SMALL[:1]), ids=label)
 def test_a_run_that_is_cut_off_again_and_again_ends_where_it_would_have(tmp_path, network):
     shape = (2,) if isinstance(network, MLP) else (1, 4, 4)
     data = Data(np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32), np.arange(64) % 3)

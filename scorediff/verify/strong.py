@@ -59,7 +59,7 @@ def strong_order(
     VP, over log-SNRs from -2 to 2. `steps` must double; of a `Grid` every step is split into as many parts. Raises
     TypeError or ValueError for what cannot be run, an adaptive solver among it.
 
-    >>> print(strong_order("ddpm", target=GAUSSIAN, steps=(8, 16, 32, 64, 128)))  # doctest: +ELLIPSIS
+    >>> print(strong_order("ddpm", target=Gaussian((0.5,), 0.2), steps=(8, 16, 32, 64, 128)))  # doctest: +ELLIPSIS
     ddpm: strong order measured ... (... to ...), declared 1: OK
     """
     solver, one, rule = resolve(solver), checked_schedule(schedule), checked_grid(grid, t_start, t_end)
