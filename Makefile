@@ -33,8 +33,7 @@ orders: .venv/.installed  ## measure the orders of the solvers that have changed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/orders.py --jobs $(WORKERS)
 
 nightly: test  ## all tests of all that they are about, with more examples, and the orders of all solvers
-	$(PYTEST) -m nightly
-	HYPOTHESIS_PROFILE=night $(PYTEST) -m 'hypothesis and not nightly'
+	HYPOTHESIS_PROFILE=night $(PYTEST) -m 'nightly or hypothesis'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/orders.py --every --jobs $(WORKERS)
 
 clean:  ## remove the demo's pictures, builds and caches, but not .venv

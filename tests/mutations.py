@@ -1227,6 +1227,7 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
   Adams' PEC 3 shows order 3 everywhere on about a thousand steps: on the ladders here it passes for order 4 on the
   mixture and on uneven steps, and on the Gaussian its slope is refused for its scatter. Substeps from the wrong end
   likewise: order 2 on the mixture from a few hundred steps on.
+- Uneven steps are eased in, so that a start weighs less than they do: what is wrong with a start, even steps show.
 - A state shown inside the first step is a good one: laws, orders and coefficients go by the last. The count of steps
   sees it.
 - The coefficients of iPNDM are right on even steps, and leave order 2 on steps that change smoothly: there the order
