@@ -62,28 +62,28 @@ _REACH = 5.0  # of the log-SNR, either way
 
 
 def schedules() -> st.SearchStrategy[Schedule]:
-    """Noise schedules of every kind that there is, yours among them, each float of theirs within a factor of two of its
-    default, as far as the class takes it and log-SNRs from -2 to 2 are reached.
+    """Noise schedules of every kind that there is and reaches log-SNRs from -2 to 2, yours among them: each float of
+    theirs within a factor of two of its default, as far as the class takes it and those log-SNRs are still reached.
 
     >>> isinstance(schedules().example(), Schedule)  # doctest: +SKIP
     True
     """
-    return st.one_of([_near(made) for made in registry.names(Schedule).values()])  # type: ignore[type-abstract]
+    made = registry.names(Schedule).values()  # type: ignore[type-abstract]
+    return st.one_of([_near(schedule) for schedule in made if _is_wide(schedule)])
 
 
 def _near(made: Schedule) -> st.SearchStrategy[Schedule]:
-    floats = {f.name: getattr(made, f.name) for f in fields(made) if type(getattr(made, f.name)) is float}
-    if not floats:
-        return st.just(made)
+    values = {f.name: getattr(made, f.name) for f in fields(made)}
+    floats = {name: value for name, value in values.items() if type(value) is float and 0 < abs(value) < np.inf}
 
-    def changed(values: dict[str, float]) -> Schedule | None:
+    def changed(new: dict[str, float]) -> Schedule | None:
         try:
-            return replace(made, **values)
+            return replace(made, **new)
         except ValueError:
             return None
 
-    near = {name: st.just(value) | st.floats(value / 2, value * 2) for name, value in floats.items() if value}
-    return st.fixed_dictionaries(near).map(changed).filter(_is_wide)  # type: ignore[return-value]
+    near = {name: st.just(value) | st.floats(*sorted((value / 2, value * 2))) for name, value in floats.items()}
+    return st.fixed_dictionaries(near).map(changed).filter(_is_wide) if near else st.just(made)  # type: ignore[return-value]
 
 
 def _is_wide(schedule: Schedule | None) -> bool:

@@ -67,6 +67,14 @@ def takes_even_steps_alone(solver):
     return isinstance(solver, (TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton))
 
 
+def nodes_for(solver, schedule, log_snr):
+    """The nodes at these log-SNRs, or as many even ones for a solver that takes no others."""
+    times = schedule.time_at(log_snr)
+    if not takes_even_steps_alone(solver):
+        return sd.Grid(times)
+    return solver.spacing(schedule, len(times) - 1, t_start=float(times[0]), t_end=float(times[-1]))
+
+
 def label(value):
     """A test id: the same in every process, unlike a repr that holds an address."""
     return (

@@ -1,13 +1,14 @@
 """Which solvers stand for all: found by what they execute.
 
 Many classes share few engines, and of what an engine does one solver proves as much as another that takes the same
-branches through it. So every solver is run once under a tracer; and of any list of solvers the fewest are taken that
-together take every branch of the functions that two classes or more share, and of every `run`.
+branches through it. So every solver is run once under a tracer, `STEPS` steps long; and of any list of solvers the
+fewest are taken that together take every branch of the functions that two classes or more share, and of every `run`.
+What one class has for itself, its weights and its claims, is asked of every variant: of its coefficients, of one step,
+and of the recorded orders.
 """
 
 import hashlib
 import pickle
-import shutil
 import sys
 import warnings
 from collections import defaultdict
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from shared import shared
+from shared import shared, write_whole
 
 import scorediff as sd
 from scorediff import registry
@@ -70,9 +71,9 @@ def taken() -> dict[str, frozenset[Branch]]:
         return pickle.loads(kept.read_bytes())
     own = {n: s for n, s in registry.names(sd.Solver).items() if type(s).__module__.startswith("scorediff.")}
     found = {name: branches(own[name]) for name in sorted(own)}
-    shutil.rmtree(KEPT, ignore_errors=True)
-    KEPT.mkdir(parents=True)
-    kept.write_bytes(pickle.dumps(found))
+    for old in KEPT.glob("*.pickle"):
+        old.unlink(missing_ok=True)
+    write_whole(kept, found)
     return found
 
 

@@ -14,6 +14,14 @@ from filelock import FileLock
 FOLDER = "SCOREDIFF_TESTS_SHARED"
 
 
+def write_whole(path: Path, value: Any) -> None:
+    """Pickled, whole or not at all, whoever else is at it or interrupts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(pickle.dumps(value))
+    part.replace(path)
+
+
 def shared(compute: Callable[..., Any]) -> Callable[..., Any]:
     """`compute`, called once for arguments of one `repr`: by whichever process comes first, while the others wait."""
 
@@ -25,7 +33,7 @@ def shared(compute: Callable[..., Any]) -> Callable[..., Any]:
         path = Path(os.environ[FOLDER]) / f"{key}.pickle"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                path.write_bytes(pickle.dumps(compute(*args)))
+                write_whole(path, compute(*args))
             return pickle.loads(path.read_bytes())
 
     return once

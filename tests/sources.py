@@ -2,7 +2,7 @@
 
 From the solver's class, its parts and `verify.audit` on, definition by definition: a class, a function or a constant of
 a module, and all that its text names, wherever the package defines it. Docstrings, comments, layout and annotations do
-not count; the versions of what computes the numbers do.
+not count, nor do the words of errors; the versions of what computes the numbers do.
 """
 
 import ast
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 COMPUTES = ("numpy", "scipy", "torch", "torchdiffeq", "torchsde")
 MEASURE = ("scorediff.verify.audit", "audit")
+#: Where numbers are shown and written, not made.
+PRESENTS = ("scorediff.files", "scorediff.study")
 
 #: A module, and the name of what it defines; "" for the statements that bind no name.
 Definition = tuple[str, str]
@@ -37,7 +39,7 @@ def depends_on(solver: Any, changed: Mapping[str, str] | None = None) -> set[Def
     while queue:
         module, name = one = queue.pop()
         here = read(module)
-        if one in found:
+        if one in found or module.startswith(PRESENTS):
             continue
         if name in here.defined:
             found.add(one)
@@ -121,18 +123,25 @@ class _Module:
         self.name = name
         self.imported: dict[str, _From] = {}
         self.defined: dict[str, _Defined] = {}
+        outside: dict[str, str] = {}  # what a name from another library stands for
         tree = ast.parse(text)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scorediff"):
                 self.imported |= {a.asname or a.name: _From(str(node.module), a.name) for a in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                outside |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             elif isinstance(node, ast.Import):
                 self.imported |= {a.asname or a.name: _From(a.name, None) for a in node.names if a.name == "scorediff"}
+                outside |= {a.asname or a.name.partition(".")[0]: a.name for a in node.names if a.name != "scorediff"}
         for statement in _Bare().visit(tree).body:
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
                 continue
             for bound in _bound(statement):
                 text, uses = self.defined.get(bound, _Defined("", ()))
-                self.defined[bound] = _Defined(f"{text}\n{ast.unparse(statement)}", (*uses, *_used(statement)))
+                used = _used(statement)
+                others = sorted({f"{name} is {outside[name]}" for name, _ in used if name in outside})
+                text = "\n".join([text, ast.unparse(statement), *others])
+                self.defined[bound] = _Defined(text, (*uses, *used))
 
 
 def _bound(statement: ast.stmt) -> list[str]:
@@ -167,6 +176,12 @@ class _Bare(ast.NodeTransformer):
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
-        # that there is one makes a field of a dataclass, what it says does not matter
-        node.annotation = ast.Constant(...)
+        # that there is one makes a field of a dataclass, unless it is one of the class
+        if "ClassVar" not in ast.unparse(node.annotation):
+            node.annotation = ast.Constant(...)
         return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> Any:
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        return node

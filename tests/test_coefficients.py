@@ -9,7 +9,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from discovery import SCHEDULES, SOLVERS, eta_of, label, takes_even_steps_alone, within
+from discovery import SCHEDULES, SOLVERS, eta_of, label, nodes_for, takes_even_steps_alone, within
 from oracle import one_after_the_other
 
 import scorediff as sd
@@ -22,14 +22,6 @@ INVARIANT = [s for s in LINEAR if s.invariant]
 ROUNDING = 1e-9
 LOG_SNR = np.array([-2.0, -1.7, -0.9, -0.7, 0.1, 0.5, 0.6, 1.4, 2.0])
 HALF = 4  # a node to split a run at
-
-
-def nodes_for(solver, schedule, log_snr):
-    """These nodes, or as many even ones for those that take no others."""
-    times = schedule.time_at(log_snr)
-    if not takes_even_steps_alone(solver):
-        return sd.Grid(times)
-    return solver.spacing(schedule, len(times) - 1, t_start=float(times[0]), t_end=float(times[-1]))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from discovery import (
     engines_by_day,
     label,
 )
+from engines import STEPS
 
 import scorediff as sd
 from scorediff import registry
@@ -77,7 +78,7 @@ def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_
 def test_one_solver_object_may_be_reused_and_interleaved(solver):
     schedule = sd.VPLinear()
     problem = problem_for(solver, schedule)
-    grid = sd.Grid([schedule.t_start, schedule.t_end]) if solver.adaptive else solver.spacing(schedule, 6)
+    grid = sd.Grid([schedule.t_start, schedule.t_end]) if solver.adaptive else solver.spacing(schedule, STEPS)
     xs = [sd.prior(schedule, (2, 3), seed=k, dtype=torch.float64) for k in (0, 1)]
     alone = [[step[1].clone() for step in solver.run(problem, x, grid, sd.IndependentNoise(0, x))] for x in xs]
     runs = [solver.run(problem, x, grid, sd.IndependentNoise(0, x)) for x in xs]

@@ -15,12 +15,16 @@ from discovery import (
     SCHEDULES,
     SOLVERS,
     SPACINGS,
+    TERMINALS,
+    by_day,
     engines_by_day,
     eta_of,
     examples,
     label,
+    nodes_for,
     takes_even_steps_alone,
 )
+from engines import STEPS, stand_ins
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -45,16 +49,6 @@ ROUNDING = 1e-9
 def posed(solver, denoiser, eta=None):
     eta = eta_of(solver) if eta is None else eta
     return sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
-
-
-def nodes_for(solver, schedule, log_snr):
-    """The nodes drawn, or as many even ones for those that take no others."""
-    times = schedule.time_at(log_snr)
-    return (
-        sd.Grid(times)
-        if not takes_even_steps_alone(solver)
-        else solver.spacing(schedule, len(times) - 1, t_start=float(times[0]), t_end=float(times[-1]))
-    )
 
 
 def run(solver, target, schedule, grid, x, **options):
@@ -125,15 +119,12 @@ def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, se
 
 
 # torchdiffeq's adaptive methods and its iterations stop for the whole batch at once, as their docstrings say
-# (and a path for every sample takes its time: the contracts ask that of AdaptiveSDE)
-ALONE = [
-    s
-    for s in SOLVERS
-    if (s in OURS and not s.needs_path) or (s in FIXED and not isinstance(s, TorchDiffEqAdamsMoulton))
-]
+ALONE = [s for s in SOLVERS if s in OURS or (s in FIXED and not isinstance(s, TorchDiffEqAdamsMoulton))]
+# a path for every sample takes its time
+ALONE_BY_DAY = stand_ins([s for s in ALONE if not s.needs_path])
 
 
-@pytest.mark.parametrize("solver", engines_by_day(ALONE), ids=label)
+@pytest.mark.parametrize("solver", by_day(ALONE, ALONE_BY_DAY), ids=label)
 @examples(2)
 @given(
     seed=testing.seeds(),
@@ -143,12 +134,12 @@ ALONE = [
 )
 def test_a_sample_is_bit_for_bit_the_same_in_any_batch_and_order(solver, seed, dtype, shape, eta):
     eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else None
-    testing.assert_batch_invariant(solver, seed=seed, dtype=dtype, eta=eta, shape=shape, steps=5)
+    testing.assert_batch_invariant(solver, seed=seed, dtype=dtype, eta=eta, shape=shape, steps=STEPS)
 
 
 @pytest.mark.parametrize("solver", engines_by_day(FIXED), ids=label)
 @examples(3)
-@given(log_snr=testing.log_snr_grids(max_steps=6), seed=testing.seeds())
+@given(log_snr=testing.log_snr_grids(), seed=testing.seeds())
 def test_the_shape_of_an_event_does_not_matter(solver, log_snr, seed):
     schedule = sd.VPLinear()
     mean, variances = torch.linspace(-1, 1, 12), torch.linspace(0.1, 2, 12)
@@ -181,7 +172,7 @@ class _Turned:
 @given(
     target=testing.gaussians(min_size=3, max_size=3),
     basis=testing.rotations(3),
-    log_snr=testing.log_snr_grids(max_steps=6),
+    log_snr=testing.log_snr_grids(),
     seed=testing.seeds(),
 )
 def test_turning_the_data_turns_the_samples(solver, target, basis, log_snr, seed):
@@ -294,7 +285,7 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
 def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid(solver, data, steps, seed):
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")
     spacing = data.draw(st.sampled_from(SPACINGS), label="spacing")
-    terminal = data.draw(st.sampled_from([None, sd.Denoise(), sd.HalfStep()]), label="terminal")
+    terminal = data.draw(st.sampled_from([None, *TERMINALS]), label="terminal")
     if isinstance(spacing, sd.Times):
         spacing = dataclasses.replace(
             spacing, inner=tuple(np.linspace(schedule.t_start, schedule.t_end, steps + 1)[1:-1].tolist())

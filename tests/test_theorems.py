@@ -20,6 +20,13 @@ def test_the_page_of_theorems_is_that_of_the_suite(pytestconfig):
         assert of_file(text, path) == of_file(page(found), path), f"{path}: {AGAIN}"
 
 
+def test_the_page_says_where_hypothesis_draws_and_what_the_table_of_orders_holds():
+    rows = of_file(PAGE.read_text(encoding="utf-8"), "tests/test_properties.py").splitlines()
+    assert "| encoding and sampling come back at the solvers order | some | all, more examples |" in rows
+    rows = of_file(PAGE.read_text(encoding="utf-8"), "tests/test_orders.py").splitlines()
+    assert "| a solver has the order it declares | some | all, by `make orders` |" in rows
+
+
 def test_the_page_of_theorems_has_every_file_of_tests_and_no_other():
     files = [*ROOT.glob("tests/test_*.py"), *ROOT.glob("examples/test_*.py")]
     titles = [line[3:] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
@@ -69,7 +76,11 @@ def test_words_do_not_change_the_hash_and_numbers_do():
         ("weight = held(past.kappa, past.h)", "weight = held(\n            past.kappa, past.h\n        )"),
     ):
         assert sources(solver, changed(DPM, old, new)) == sources(solver)
-    assert sources(solver, changed(DPM, "past.h / (2 *", "past.h / (3 *")) != sources(solver)
+    for old, new in (
+        ("past.h / (2 *", "past.h / (3 *"),
+        ("import numpy as np", "import jax.numpy as np"),  # what a name stands for
+    ):
+        assert sources(solver, changed(DPM, old, new)) != sources(solver)
 
 
 def test_a_hash_is_that_of_the_solver_alone():

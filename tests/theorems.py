@@ -15,23 +15,27 @@ ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).parent / "THEOREMS.md"
 #: Every theorem, (file, name), and where it is proved, (by day, by night).
 Theorems = dict[tuple[str, str], tuple[str, str]]
+DRAWN, RECORDED = "all, more examples", "all, by `make orders`"
 COLLECTED = pytest.StashKey[Theorems]()
 
 
 def theorems(items: Iterable[pytest.Item]) -> Theorems:
     """Of all cases that were collected, before any is left out."""
+    from hypothesis import is_hypothesis_test  # pytest wants to import it first
+
     nightly, how = defaultdict(list), {}
     for item in items:
         one = item.path.relative_to(ROOT).as_posix(), getattr(item, "originalname", item.name)
         nightly[one].append(item.get_closest_marker("nightly") is not None)
-        for marker, words in (("hypothesis", "all, more examples"), ("recorded", "all, by `make orders`")):
-            if item.get_closest_marker(marker) is not None:
-                how[one] = words
+        if is_hypothesis_test(getattr(item, "obj", None)):  # hypothesis marks it later than this
+            how[one] = DRAWN
+        elif item.get_closest_marker("recorded") is not None:
+            how[one] = RECORDED
     return {one: (_by_day(cases, how.get(one, "")), how.get(one, "all")) for one, cases in sorted(nightly.items())}
 
 
 def _by_day(nightly: list[bool], how: str) -> str:
-    return "-" if all(nightly) else "some" if any(nightly) or "make orders" in how else "all"
+    return "-" if all(nightly) else "some" if any(nightly) or how == RECORDED else "all"
 
 
 def page(found: Theorems) -> str:
@@ -54,8 +58,9 @@ TEXT = """# Theorems
 
 Every test states a theorem, and its name is that theorem. Here is where each is proved: by day, in `make test`, of
 `all` that it is about, of `some` (one solver for each engine and each branch in it, found by `tests/engines.py`; one or
-two schedules, predictions, coordinates), or of none, `-`; by night, in `make nightly`, of all. The orders of all
-solvers are measured by `make orders`, those of solvers that have changed before every landing.
+two schedules, predictions, coordinates), or of none, `-`; by night, in `make nightly`, of all, where hypothesis draws
+with more examples. The orders of all solvers are measured by `make orders`, those of solvers that have changed before
+every landing.
 `python tests/theorems.py` writes this page; a test holds it to the suite."""
 
 

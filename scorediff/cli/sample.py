@@ -22,7 +22,7 @@ _STEPS = 20
 _Model = Annotated[
     str,
     typer.Option(
-        help="A law (digits, gaussian, mixture, empirical), a network (digits-unet, fashion-unet), a run's folder or "
+        help="A law (digits, gaussian, mixture, ...), a network (digits-unet, fashion-unet), a run's folder or "
         "its file, or the folder of a pipeline of diffusers.",
         rich_help_panel=flags.PROBLEM,
     ),

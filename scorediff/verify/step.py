@@ -35,8 +35,11 @@ class StepOrder:
 
     @property
     def ok(self) -> bool:
-        """Whether uneven steps lose nothing: to the lower of the order on even steps and the declared one."""
-        return self.uneven >= min(self.even, math.inf if self.declared is None else self.declared) - _LOSS
+        """Whether uneven steps lose nothing to the lower of the order on even steps and the declared one, if there is
+        one that is finite.
+        """
+        wanted = min(self.even, math.inf if self.declared is None else self.declared)
+        return math.isinf(wanted) or self.uneven >= wanted - _LOSS
 
     def __str__(self) -> str:
         verdict = "OK" if self.ok else "it loses order where neighbouring steps differ (a wrong ratio of steps?)"
@@ -72,7 +75,7 @@ def step_order(
 
 def _order(solver: Solver, schedule: Schedule, spacing: Spacing) -> float:
     coarse, fine = (_largest(solver, schedule, spacing, n) for n in _STEPS)
-    return math.inf if fine == 0 else math.log(coarse / fine) / math.log(_STEPS[1] / _STEPS[0]) - 1
+    return math.log(coarse / fine) / math.log(_STEPS[1] / _STEPS[0]) - 1 if coarse and fine else math.inf
 
 
 def _largest(solver: Solver, schedule: Schedule, spacing: Spacing, steps: int) -> float:
