@@ -630,7 +630,7 @@ def test_a_solver_that_looks_at_its_neighbours_is_caught():
 WIDE = [s for s in SCHEDULES if s.log_snr(s.t_start) <= -2 and s.log_snr(s.t_end) >= 2]
 
 
-@pytest.mark.parametrize("kind", map(type, WIDE), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [type(schedule) for schedule in WIDE], ids=lambda kind: kind.__name__)
 def test_every_kind_of_schedule_is_drawn(kind):
     found = find(testing.schedules(), lambda schedule: type(schedule) is kind)
     assert found.log_snr(found.t_start) <= -2 and found.log_snr(found.t_end) >= 2

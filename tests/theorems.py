@@ -68,6 +68,8 @@ class Collector:
     """Writes the page of what was collected."""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.testsfailed:
+            raise pytest.UsageError("a file cannot be collected: see `pytest --collect-only`")
         PAGE.write_text(page(session.config.stash[COLLECTED]), encoding="utf-8")
 
 
