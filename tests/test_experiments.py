@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from discovery import by_day
 from test_checkpoints import checkpoint
 from typer.testing import CliRunner
 
@@ -171,17 +172,17 @@ def test_data_that_a_network_does_not_take_are_refused(tmp_path):
         reconstruction(NET, DIGITS, n=5000)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "consistency --steps 2,4 --n 2",
-        "interpolation --steps 3 --rows 2",
-        "switching --solvers ddim,ddpm --n 2",
-        "reconstruction --data digits --solvers ddim --steps 3,6 --n 2",
-        "splitting --data digits --steps 4 --n 2",
-        "quality --data digits --classifier digits --steps 2 --solvers ddim --nfe 2 --n 40",
-    ],
-)
+COMMANDS = [
+    "consistency --steps 2,4 --n 2",
+    "interpolation --steps 3 --rows 2",
+    "switching --solvers ddim,ddpm --n 2",
+    "reconstruction --data digits --solvers ddim --steps 3,6 --n 2",
+    "splitting --data digits --steps 4 --n 2",
+    "quality --data digits --classifier digits --steps 2 --solvers ddim --nfe 2 --n 40",
+]
+
+
+@pytest.mark.parametrize("line", by_day(COMMANDS, COMMANDS[:4]))
 def test_a_command_writes_table_and_picture(tmp_path, line):
     net, out = save(tmp_path / "net.safetensors", NET), tmp_path / "out"
     result = CliRunner().invoke(app, ["experiment", *line.split(), "--model", str(net), "--out", str(out)])

@@ -78,7 +78,8 @@ def test_it_has_that_order_on_other_schedules_too(solver, schedule):
 @pytest.mark.parametrize("eta", by_day([0.1, 0.5], (0.5,)))
 @pytest.mark.parametrize("solver", engines_by_day(ANY_ETA), ids=label)
 def test_it_has_that_weak_order_at_any_eta(solver, eta):
-    testing.assert_order(solver, eta=eta, target=verify.GAUSSIAN)
+    # no farther than slopes need, since the law takes the more time the more noises there are
+    testing.assert_order(solver, eta=eta, target=verify.GAUSSIAN, steps=(28, 40, 57, 80, 113, 160))
 
 
 @pytest.mark.recorded

@@ -40,6 +40,7 @@ def medians(made, name):
     return np.array([row.median for row in made.trajectories if row.solver == name])
 
 
+@pytest.mark.nightly
 def test_on_digits_the_median_error_of_ddim_falls_by_1_8_per_doubling(on_digits):
     errors = medians(on_digits, "ddim")
     assert np.all(errors[:-1] / errors[1:] > 1.8)
