@@ -31,11 +31,20 @@ def sources(solver: Any, changed: Mapping[str, str] | None = None) -> str:
     return hashlib.sha256("\n".join([*lines, *_versions()]).encode()).hexdigest()[:12]
 
 
-def depends_on(solver: Any, changed: Mapping[str, str] | None = None) -> set[Definition]:
+def depends_on(solver: Any, changed: Mapping[str, str] | None = None) -> frozenset[Definition]:
     """All definitions that the hash is made of."""
-    read = _reader(changed or {})
+    roots = frozenset({*_classes(solver), MEASURE})
+    return _closure(roots, _reader(changed)) if changed else _closure_of_files(roots)
+
+
+@functools.cache
+def _closure_of_files(roots: frozenset[Definition]) -> frozenset[Definition]:
+    return _closure(roots, _of_file)
+
+
+def _closure(roots: frozenset[Definition], read: Any) -> frozenset[Definition]:
     found: set[Definition] = set()
-    queue = [*_classes(solver), MEASURE]
+    queue = sorted(roots)
     while queue:
         module, name = one = queue.pop()
         here = read(module)
@@ -47,7 +56,7 @@ def depends_on(solver: Any, changed: Mapping[str, str] | None = None) -> set[Def
             queue += [(module, "")] if "" in here.defined else []
         elif name in here.imported and here.imported[name].name is not None:
             queue.append((here.imported[name].module, str(here.imported[name].name)))
-    return found
+    return frozenset(found)
 
 
 def _classes(value: Any) -> Iterator[Definition]:

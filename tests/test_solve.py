@@ -84,7 +84,7 @@ def test_a_brownian_path_run_converges_to_one_answer_as_its_grid_is_refined():
             SDE, sd.EulerMaruyama(), (3, 2), steps=n, noise=sd.BrownianPath, dtype=torch.float64, t_end=0.05
         ).x
 
-    reference = end(400)
+    reference = end(200)
     errors = [float((end(n) - reference).abs().max()) for n in (25, 100)]
     # additive noise: strong order 1
     assert errors[1] < errors[0] / 2.5

@@ -47,6 +47,7 @@ def test_on_digits_the_median_error_of_ddim_falls_by_1_8_per_doubling(on_digits)
 
 
 @pytest.mark.parametrize("name, first", [("dpm++2m", 3.3), ("dpm-2m", 3.0)])
+@pytest.mark.nightly
 def test_on_digits_the_median_error_of_2m_falls_by_3_3_per_doubling(on_digits, name, first):
     errors = medians(on_digits, name)
     falls = errors[:-1] / errors[1:]
