@@ -49,7 +49,7 @@ def test_the_frechet_distance_is_that_of_the_gaussians():
     ("distance", "truth"),
     [
         (frechet_distance, lambda d: 3 * (d**2 + 0.5**2)),
-        (sliced_wasserstein, lambda d: math.sqrt(3 * (d**2 + 0.5**2))),
+        pytest.param(sliced_wasserstein, lambda d: math.sqrt(3 * (d**2 + 0.5**2)), marks=pytest.mark.nightly),
     ],
 )
 def test_errors_and_biases_are_those_of_many_draws(distance, truth):

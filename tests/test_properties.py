@@ -125,7 +125,7 @@ ALONE_BY_DAY = stand_ins([s for s in ALONE if not s.needs_path])
 
 
 @pytest.mark.parametrize("solver", by_day(ALONE, ALONE_BY_DAY), ids=label)
-@examples(2)
+@examples(1)
 @given(
     seed=testing.seeds(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
@@ -263,7 +263,7 @@ class _Watched:
 
 
 @pytest.mark.parametrize("solver", engines_by_day(SOLVERS), ids=label)
-@examples(3)
+@examples(2)
 @given(schedule=testing.schedules(), target=testing.gaussians(), steps=st.integers(1, 12), seed=testing.seeds())
 def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solver, schedule, target, steps, seed):
     watched = _Watched(target, schedule)
