@@ -18,10 +18,10 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from shared import shared, write_whole
+from orders import solvers as of_the_package
+from shared import keep, shared
 
 import scorediff as sd
-from scorediff import registry
 
 ROOT = Path(sd.__file__).parent
 KEPT = Path(__file__).parents[1] / ".pytest_cache" / "branches"
@@ -69,11 +69,10 @@ def taken() -> dict[str, frozenset[Branch]]:
     kept = KEPT / f"{hashlib.sha256(texts).hexdigest()}.pickle"
     if kept.exists():
         return pickle.loads(kept.read_bytes())
-    own = {n: s for n, s in registry.names(sd.Solver).items() if type(s).__module__.startswith("scorediff.")}
-    found = {name: branches(own[name]) for name in sorted(own)}
+    found = {name: branches(solver) for name, solver in of_the_package().items()}
     for old in KEPT.glob("*.pickle"):
         old.unlink(missing_ok=True)
-    write_whole(kept, found)
+    keep(kept, found)
     return found
 
 

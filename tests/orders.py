@@ -15,6 +15,7 @@ from tqdm import tqdm
 import scorediff as sd
 from scorediff import registry
 from scorediff.cli.order import measured
+from scorediff.files import write_whole
 from scorediff.verify.audit import HEADER
 
 PAGE = Path(__file__).parents[1] / "docs" / "orders.md"
@@ -96,7 +97,7 @@ def main() -> int:
         fresh[name] = [(*row, sources(names[name])) for row in cells]
         faults += [f"{name} ({row.kind}): {row.report.verdict}" for row in rows if not row.ok]
     after = {name: fresh.get(name) or before[name] for name in names}
-    PAGE.write_text(page(after), encoding="utf-8")
+    write_whole(PAGE, lambda part: part.write_text(page(after), encoding="utf-8"))
     faults += moved(before, after)
     print(
         f"{len(wanted)} of {len(names)} solvers measured, {sum(map(len, after.values()))} claims recorded",

@@ -10,16 +10,16 @@ from typing import Any
 
 from filelock import FileLock
 
+from scorediff.files import write_whole
+
 #: The environment's word for the folder of this run, which its first process makes and removes.
 FOLDER = "SCOREDIFF_TESTS_SHARED"
 
 
-def write_whole(path: Path, value: Any) -> None:
+def keep(path: Path, value: Any) -> None:
     """Pickled, whole or not at all, whoever else is at it or interrupts."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(pickle.dumps(value))
-    part.replace(path)
+    write_whole(path, lambda part: part.write_bytes(pickle.dumps(value)))
 
 
 def shared(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +33,7 @@ def shared(compute: Callable[..., Any]) -> Callable[..., Any]:
         path = Path(os.environ[FOLDER]) / f"{key}.pickle"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                write_whole(path, compute(*args))
+                keep(path, compute(*args))
             return pickle.loads(path.read_bytes())
 
     return once

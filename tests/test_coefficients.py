@@ -1,7 +1,7 @@
 """What follows from the array of coefficients alone, asked of it once, for every variant of every linear solver.
 
-A fixed-grid sampler whose output is `sum_k c_k (start, readings, noises)_k`, with one number `c_k` for all entries and
-rows, commutes with whatever acts on states linearly. So its coefficients are taken once, and asked.
+A fixed-grid sampler whose output is `sum_k c_k (start, model outputs, noises)_k`, with one number `c_k` for all entries
+and rows, commutes with whatever acts on states linearly. So its coefficients are taken once, and asked.
 """
 
 import functools
@@ -65,7 +65,7 @@ def test_every_entry_has_the_same_coefficients_so_that_turned_data_are_turned_sa
 
 @pytest.mark.parametrize("solver", INVARIANT, ids=label)
 def test_shifting_the_data_shifts_every_state_of_an_invariant_solver(solver):
-    # x_T + alpha_T m and D + m for every reading make x + alpha m
+    # x_T + alpha_T m and D + m for every model output make x + alpha m
     schedule = sd.VPLinear()
     found = unrolled_on(solver, schedule).coefficients
     times = np.append(found.times, schedule.time_at(LOG_SNR[-1]))

@@ -12,7 +12,6 @@ from orders import moved, recorded, solvers, stale
 from sources import sources
 
 import scorediff as sd
-from scorediff import registry
 from scorediff.verify.runs import stochastic
 
 ROOT = Path(__file__).parents[1]
@@ -41,15 +40,14 @@ def test_the_readmes_files_exist():
 
 
 def claims():
-    for name, solver in registry.names(sd.Solver).items():
-        if type(solver).__module__.startswith("scorediff."):
-            if sd.ProbabilityFlow in solver.solves:
-                # noise on the flow is measured in law
-                kind, declared = ("weak order", solver.weak_order) if stochastic(solver) else ("order", solver.order)
-                yield name, kind, declared, solver.nfe
-            if sd.ReverseSDE in solver.solves:
-                yield name, "weak order", solver.weak_order, solver.nfe
-                yield name, "strong order", solver.strong_order, solver.nfe
+    for name, solver in solvers().items():
+        if sd.ProbabilityFlow in solver.solves:
+            # noise on the flow is measured in law
+            kind, declared = ("weak order", solver.weak_order) if stochastic(solver) else ("order", solver.order)
+            yield name, kind, declared, solver.nfe
+        if sd.ReverseSDE in solver.solves:
+            yield name, "weak order", solver.weak_order, solver.nfe
+            yield name, "strong order", solver.strong_order, solver.nfe
 
 
 def test_the_recorded_table_has_every_claim_of_every_solver_and_each_holds():
