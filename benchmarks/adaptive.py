@@ -48,7 +48,7 @@ from torch import Tensor
 from work_precision import SCHEDULE, T_END, Problem, markdown, problems
 
 import scorediff as sd
-from scorediff.study.result import aligned
+from scorediff._core.tables import aligned
 
 ERRORS = (1e-2, 1e-3, 1e-4, 1e-6)
 LOOKED_AT = 1e-3  # the run whose rows, time and reads are shown
@@ -118,21 +118,21 @@ Maker = Callable[[float, Problem], sd.Solver]
 
 def run_ours(problem: Problem, tolerance: float, *, make: Maker) -> Outcome:
     solver = make(tolerance, problem)
-    out = sd.solve(problem.flow, solver, problem.x, t_end=T_END, max_evaluations=BUDGET, progress=False).check()
+    out = sd.solve(problem.flow, problem.x, solver, t_end=T_END, max_evaluations=BUDGET, progress=False).check()
     return Outcome(out.x, float(out.evaluations.mean()), out.rows / len(problem.x), out.calls)
 
 
 @cache
 def fitted(problem: Problem) -> Any:
     data = problem.flow.denoiser.target.sample(1024, 2)  # type: ignore[attr-defined]
-    return sd.GaussianPart.fit(data, min(RANK, data[0].numel()))
+    return sd.linear_parts.GaussianPart.fit(data, min(RANK, data[0].numel()))
 
 
 #: The linear parts that the exponential method may take; add a line to add one.
 PARTS: Mapping[str, Callable[[Problem], Any]] = {
-    "data": lambda p: sd.DataPart(p.scale),
-    "noise": lambda p: sd.NoisePart(p.scale),
-    "preconditioned": lambda p: sd.Preconditioned(p.scale),
+    "data": lambda p: sd.linear_parts.DataPart(p.scale),
+    "noise": lambda p: sd.linear_parts.NoisePart(p.scale),
+    "preconditioned": lambda p: sd.linear_parts.Preconditioned(p.scale),
     f"Gaussian, rank {RANK}": fitted,
 }
 
@@ -144,17 +144,17 @@ def adams(tolerance: float, problem: Problem, *, part: Callable[[Problem], Any])
 
 def our_makers() -> dict[str, Maker]:
     """Labels, and what makes the solver at a tolerance for a problem."""
-    found: dict[str, Maker] = {"rk45, angle": lambda tol, p: sd.RK45(tol, tol, sd.Angle(p.scale))}
+    found: dict[str, Maker] = {"rk45, angle": lambda tol, p: sd.RK45(tol, tol, sd.coordinates.Angle(p.scale))}
     if hasattr(sd, "ExponentialAdams"):
         found.update({f"exponential Adams, {name}": partial(adams, part=part) for name, part in PARTS.items()})
     return found
 
 
-COORDINATES: Mapping[str, Callable[[Problem], sd.Coordinates]] = {
-    "time": lambda p: sd.Time(),
-    "log-SNR": lambda p: sd.LogSNR(),
-    "sigma/alpha": lambda p: sd.DDIMCoordinates(),
-    "angle": lambda p: sd.Angle(p.scale),
+COORDINATES: Mapping[str, Callable[[Problem], sd.coordinates.Coordinates]] = {
+    "time": lambda p: sd.coordinates.Time(),
+    "log-SNR": lambda p: sd.coordinates.LogSNR(),
+    "sigma/alpha": lambda p: sd.coordinates.DDIMCoordinates(),
+    "angle": lambda p: sd.coordinates.Angle(p.scale),
 }
 
 
@@ -167,12 +167,12 @@ def methods() -> Iterator[Method]:
     for label, make in our_makers().items():
         yield Method(f"ours: {label}", partial(run_ours, make=make))
     for where in COORDINATES:
-        make = partial(guest, kind=sd.TorchDiffEq, method="dopri5", where=where)
+        make = partial(guest, kind=sd.backends.TorchDiffEq, method="dopri5", where=where)
         yield Method(f"torchdiffeq dopri5, {where}", partial(run_ours, make=make))
     yield Method("torchdiffeq dopri5, raw, time", torchdiffeq_raw)
     for name in ("RK45", "DOP853", "LSODA"):
         for where in ("time", "angle"):
-            make = partial(guest, kind=sd.SciPy, method=name, where=where)
+            make = partial(guest, kind=sd.backends.SciPy, method=name, where=where)
             yield Method(f"scipy {name}, {where}", partial(run_ours, make=make), has_reads=False)
     yield Method("k-diffusion dpm_adaptive", dpm_adaptive)
     yield Method("diffrax Tsit5, vmap, time", diffrax_tsit5, has_reads=False)
@@ -254,8 +254,8 @@ def _in_jax(problem: Problem) -> Callable[..., Any]:
     import jax.numpy as jnp
 
     law: Any = problem.flow.denoiser.target  # type: ignore[attr-defined]
-    if isinstance(law, sd.Empirical):
-        law = sd.GaussianMixture(np.full(len(law.data), 1 / len(law.data)), law.data, law.bandwidth**2)
+    if isinstance(law, sd.targets.Empirical):
+        law = sd.targets.GaussianMixture(np.full(len(law.data), 1 / len(law.data)), law.data, law.bandwidth**2)
     m, v, w = (jnp.asarray(part.numpy()) for part in (law.means.flatten(1), law.spectrum.values, law.weights))
     b0, b1 = SCHEDULE.beta_min, SCHEDULE.beta_max
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import scorediff as sd
-from scorediff.study.result import aligned
+from scorediff._core.tables import aligned
 
 SCHEDULE = sd.VPLinear()
-CLASSES = (sd.Gaussian((-1.0, 0.5), 0.16), sd.Gaussian((1.0, -0.5), 0.36))
-WHOLE = sd.GaussianMixture((0.5, 0.5), ((-1.0, 0.5), (1.0, -0.5)), (0.16, 0.36))
+CLASSES = (sd.targets.Gaussian((-1.0, 0.5), 0.16), sd.targets.Gaussian((1.0, -0.5), 0.36))
+WHOLE = sd.targets.GaussianMixture((0.5, 0.5), ((-1.0, 0.5), (1.0, -0.5)), (0.16, 0.36))
 LABEL = torch.arange(64) % 2
 
 
@@ -28,7 +28,7 @@ LABEL = torch.arange(64) % 2
 class Labelled:
     """The exact denoiser of each class, and of both for label 2."""
 
-    schedule: sd.Schedule = SCHEDULE
+    schedule: sd.schedules.Schedule = SCHEDULE
 
     def __call__(self, t: Any, x: Tensor, *, label: Tensor) -> tuple[Tensor, Tensor]:
         readings = [target.denoiser(self.schedule)(t, x) for target in (*CLASSES, WHOLE)]
@@ -43,7 +43,7 @@ class Hidden:
     denoiser: Any
 
     @property
-    def schedule(self) -> sd.Schedule:
+    def schedule(self) -> sd.schedules.Schedule:
         return self.denoiser.schedule
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Any:
@@ -52,32 +52,34 @@ class Hidden:
 
 def rows() -> Iterator[list[str]]:
     """A row of the table for each run."""
-    guided = sd.Limited.in_sigma(sd.ClassifierFree(Labelled(), 3.0, {"label": 2}), 0.3, 3.0)
+    guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(Labelled(), 3.0, {"label": 2}), 0.3, 3.0)
     x, cond = sd.prior(SCHEDULE, (64, 2), dtype=torch.float64), {"label": LABEL}
     ends = [SCHEDULE.t_start, *sorted(guided.breaks, reverse=True), SCHEDULE.t_end]
     legs = [sd.Grid([first - 1e-13, last + 1e-13]) for first, last in pairwise(ends)]
     flow, truth = sd.ProbabilityFlow(guided), x
     for leg in legs:
-        truth = sd.sample(flow, sd.RK45(1e-10, 1e-10), x=truth, grid=leg, cond=cond, progress=False).check().x
+        truth = sd.sample(flow, solver=sd.RK45(1e-10, 1e-10), x=truth, grid=leg, cond=cond, progress=False).check().x
     adaptive = [f"exponential-adams:rtol={r:g}" for r in (1e-2, 1e-3, 1e-4)]
     adaptive += [f"rk45:rtol={r:g},atol={r:g}" for r in (1e-3, 1e-5)]
     for name in adaptive:
         for words, denoiser in (("declared", guided), ("hidden", Hidden(guided))):
-            run = sd.sample(sd.ProbabilityFlow(denoiser), name, x=x, cond=cond, progress=False)
+            run = sd.sample(sd.ProbabilityFlow(denoiser), solver=name, x=x, cond=cond, progress=False)
             yield row(name, words, truth, [run])
     for name in ("dpm++2m", "unipc-3"):
         for steps in (20, 40):
-            own = sd.UniformLogSNR()(SCHEDULE, steps).times
+            own = sd.spacings.UniformLogSNR()(SCHEDULE, steps).times
             for words, nodes in (("among the nodes", np.unique([*own, *guided.breaks])[::-1]), ("between nodes", own)):
-                run = sd.sample(flow, name, x=x, grid=nodes, cond=cond, progress=False)
+                run = sd.sample(flow, solver=name, x=x, grid=nodes, cond=cond, progress=False)
                 yield row(f"{name}, {steps} steps", words, truth, [run])
             runs: list[sd.Solution] = []
             for leg in legs:
                 part = abs(SCHEDULE.log_snr(leg.end) - SCHEDULE.log_snr(leg.start))
                 share = part / abs(SCHEDULE.log_snr(SCHEDULE.t_end) - SCHEDULE.log_snr(SCHEDULE.t_start))
-                nodes = sd.UniformLogSNR()(SCHEDULE, max(round(steps * share), 1), t_start=leg.start, t_end=leg.end)
+                nodes = sd.spacings.UniformLogSNR()(
+                    SCHEDULE, max(round(steps * share), 1), t_start=leg.start, t_end=leg.end
+                )
                 start = runs[-1].x if runs else x
-                runs.append(sd.sample(flow, name, x=start, grid=nodes, cond=cond, progress=False))
+                runs.append(sd.sample(flow, solver=name, x=start, grid=nodes, cond=cond, progress=False))
             yield row(f"{name}, {steps} steps", "leg by leg", truth, runs)
 
 

@@ -88,7 +88,9 @@ def floor(x: Tensor, network: Callable[..., Tensor], *, fresh: bool = False) -> 
     return allocate if fresh else reuse
 
 
-def ours(x: Tensor, network: Callable[..., Tensor], *, solver: sd.Solver, prediction: sd.Prediction, new: bool) -> Run:
+def ours(
+    x: Tensor, network: Callable[..., Tensor], *, solver: sd.Solver, prediction: sd.predictions.Prediction, new: bool
+) -> Run:
     """`new` makes the denoiser again for every run, so that nothing it remembers of its times is of use."""
 
     def flow() -> sd.ProbabilityFlow:
@@ -99,7 +101,7 @@ def ours(x: Tensor, network: Callable[..., Tensor], *, solver: sd.Solver, predic
     def run(steps: int) -> sd.Solution:
         # one evaluation a step: an adaptive run ends with its budget, long before t_end
         options = {"max_evaluations": steps} if solver.adaptive else {"steps": steps}
-        return sd.solve(flow() if new else kept, solver, x, progress=False, **options)
+        return sd.solve(flow() if new else kept, x, solver, progress=False, **options)
 
     return run
 

@@ -6,7 +6,7 @@ are "same". Where they differ, the table says by what, and which of the two has 
 measured by `scorediff.verify.order`, on a mixture for the flow and in law on a Gaussian for the reverse SDE, there with
 the largest relative error of a variance after 16 steps, theirs and ours. Their multistep methods start with a ramp,
 which ends at order 2: what orders the steps after it have shows on grids with short first steps. Ours are told to,
-`start=ramp`, wherever they would start otherwise: from order 3 on, without noise.
+`start=lower-order`, wherever they would start otherwise: from order 3 on, without noise.
 
 A peer is run by its own code, as a solver of ours (`Peer`); what had to be done so that its own method shows:
 
@@ -44,11 +44,11 @@ from work_precision import markdown
 
 import scorediff as sd
 from scorediff import verify
-from scorediff.study.result import aligned
+from scorediff._core.tables import aligned
 
 DOUBLE, SINGLE = 1e-10, 1e-5
 MARKS = "<!-- parity -->", "<!-- /parity -->"
-MIXTURE = sd.GaussianMixture(
+MIXTURE = sd.targets.GaussianMixture(
     weights=(0.2, 0.5, 0.3), means=((2.0, 0.0, 0.5), (-1.0, 1.5, 0.0), (0.0, -2.0, -0.5)), covariances=(0.05, 0.2, 0.4)
 )
 UNEVEN = 1 + 0.5 * np.sin(1.7 * np.arange(12))  # steps in the log-SNR, neighbours up to 1 : 2.4
@@ -85,7 +85,7 @@ class Course:
     parts: int = 1
 
     @property
-    def schedule(self) -> sd.Schedule:
+    def schedule(self) -> sd.schedules.Schedule:
         return self.problem.schedule
 
     @cached_property
@@ -324,7 +324,7 @@ def by_angles(scheduler: Any, course: Course) -> list[Stage]:
     return stages
 
 
-Reading = Callable[[Any, Any, Any, float], Any]
+ModelOutput = Callable[[Any, Any, Any, float], Any]
 
 
 def as_noise(data: Any, noise: Any, y: Any, s: float) -> Any:
@@ -349,7 +349,7 @@ class Diffusers(Peer):
     """
 
     wire: Wiring = by_sigmas
-    reads: Reading = as_noise
+    reads: ModelOutput = as_noise
     exploding: bool = False
     parts: int = 1
     with_eta: bool = False
@@ -469,10 +469,10 @@ class _LastOtherwise(sd.Solver):
 
 
 @dataclass(frozen=True)
-class _Eased(sd.Spacing):
+class _Eased(sd.spacings.Spacing):
     """Quadratic in the log-SNR: steps so short at first that the order of a start does not count."""
 
-    def times(self, schedule: sd.Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
+    def times(self, schedule: sd.schedules.Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         first, last = (float(schedule.log_snr(t)) for t in (t_start, t_end))
         return np.asarray(schedule.time_at(first + (last - first) * (np.arange(steps + 1) / steps) ** 2))
 
@@ -486,8 +486,8 @@ class Row:
     differs: str = ""
     eta: float = 0.0
     steps: np.ndarray = field(default_factory=lambda: UNEVEN)
-    schedule: sd.Schedule = sd.EDM()
-    ladder: sd.Spacing | None = None  # the grids on which orders are measured, even in the log-SNR by default
+    schedule: sd.schedules.Schedule = sd.EDM()
+    ladder: sd.spacings.Spacing | None = None  # the grids on which orders are measured, even in the log-SNR by default
 
     @property
     def words(self) -> tuple[str, str, str]:
@@ -518,9 +518,12 @@ def _k_rows() -> Iterator[Row]:
     yield Row(_K("sample_euler"), "ddim")
     yield Row(_K("sample_heun"), "edm-heun")
     yield Row(_K("sample_dpm_2"), "dpm2")
-    yield Row(_K("sample_lms"), "lms-4:start=ramp")
+    yield Row(_K("sample_lms"), "lms-4:start=lower-order")
     yield Row(_K("sample_dpmpp_2m"), "dpm++2m")
-    fast = _LastOtherwise(sd.DPMSolverSinglestep(form=sd.NoiseForm(), k=3), sd.DPMSolverSinglestep(form=sd.NoiseForm()))
+    fast = _LastOtherwise(
+        sd.solvers.DPMSolverSinglestep(form=sd.solvers.NoiseForm(), k=3),
+        sd.solvers.DPMSolverSinglestep(form=sd.solvers.NoiseForm()),
+    )
     yield Row(Fast("sample_dpm_fast"), fast, steps=EVEN)
     for eta in (0.5, 1.0):
         yield Row(_K("sample_euler_ancestral", eta=1, noises=_PLAIN), "ddim", eta=eta)
@@ -541,7 +544,7 @@ def _k_rows() -> Iterator[Row]:
         yield Row(_K("sample_dpmpp_sde", {}, note, eta=1, noises=noises), "sde-dpm++2s", differs, eta=1.0)
     three = _K("sample_dpmpp_3m_sde", {}, "eta=ours^2", eta=2, noises=_PLAIN)
     differs = f"{_TWO}, and the second step is exp-ab2's"
-    yield Row(three, "dpm++3m:start=ramp", differs, ladder=_Eased())
+    yield Row(three, "dpm++3m:start=lower-order", differs, ladder=_Eased())
     yield Row(three, "sde-dpm++3m", differs, eta=1.0)
 
 
@@ -556,11 +559,11 @@ def _multistep_rows() -> Iterator[Row]:
         yield _multistep(ours, order, "dpmsolver++")
     yield _multistep("dpm++2m:lower_order_final=True", 2, "dpmsolver++", lower_order_final=True)
     yield _multistep("exp-ab2", 2, "dpmsolver++", solver_type="heun")
-    yield _multistep("dpm++3m:start=ramp", 3, "dpmsolver++", _TWO)
+    yield _multistep("dpm++3m:start=lower-order", 3, "dpmsolver++", _TWO)
     for order, ours in ((1, "dpm-1"), (2, "dpm-2m")):
         yield _multistep(ours, order, "dpmsolver")
     yield _multistep("exp-ab2-noise", 2, "dpmsolver", solver_type="heun")
-    yield _multistep("dpm-3m:start=ramp", 3, "dpmsolver", _TWO)
+    yield _multistep("dpm-3m:start=lower-order", 3, "dpmsolver", _TWO)
     for order, ours in ((1, "sde-dpm++1"), (2, "sde-dpm++2m")):
         yield _multistep(ours, order, "sde-dpmsolver++", eta=1.0)
     yield _multistep("sa-predictor2", 2, "sde-dpmsolver++", eta=1.0, solver_type="heun")
@@ -569,7 +572,7 @@ def _multistep_rows() -> Iterator[Row]:
         yield _multistep(ours, order, "sde-dpmsolver", eta=1.0)
     for kind, order, eta, ours, differs in (
         ("dpmsolver++", 2, 0.0, "dpm++2m", ""),
-        ("dpmsolver++", 3, 0.0, "dpm++3m:start=ramp", _TWO),
+        ("dpmsolver++", 3, 0.0, "dpm++3m:start=lower-order", _TWO),
         ("sde-dpmsolver++", 2, 1.0, "sde-dpm++2m", ""),
     ):
         settings = {"algorithm_type": kind, "solver_order": order}
@@ -606,12 +609,12 @@ def _diffusers_rows() -> Iterator[Row]:
     for kind in ("bh1", "bh2"):
         for order in (1, 2, 3):
             peer = Diffusers("UniPCMultistepScheduler", {"solver_type": kind, "solver_order": order})
-            yield Row(peer, f"unipc-{order}:b={kind[-1]},start=ramp,lower_order_final=True")
+            yield Row(peer, f"unipc-{order}:b={kind[-1]},start=lower-order,lower_order_final=True")
     for order in (1, 2, 3):
         peer = Diffusers("DEISMultistepScheduler", {"solver_order": order}, "log-rho")
-        yield Row(peer, f"exp-ab2-noise:k={order},start=ramp")
+        yield Row(peer, f"exp-ab2-noise:k={order},start=lower-order")
     time = "its polynomial is one in log rho, not in time as in DEIS tAB"
-    yield Row(peer, "deis-tab2:start=ramp", time, ladder=_Eased())
+    yield Row(peer, "deis-tab2:start=lower-order", time, ladder=_Eased())
     yield Row(Diffusers("PNDMScheduler", wire=by_half_steps), "pndm", schedule=sd.VPLinear())
     plms = Diffusers("PNDMScheduler", {"skip_prk_steps": True}, wire=by_half_steps)
     yield Row(plms, "ipndm-4", "its first step is Heun's, at one evaluation more")
@@ -620,7 +623,7 @@ def _diffusers_rows() -> Iterator[Row]:
     yield Row(Diffusers("EulerAncestralDiscreteScheduler", exploding=True), "ddim", eta=1.0)
     yield Row(Diffusers("HeunDiscreteScheduler", wire=by_pairs, exploding=True), "edm-heun")
     yield Row(Diffusers("KDPM2DiscreteScheduler", wire=by_pairs, exploding=True), "dpm2")
-    yield Row(Diffusers("LMSDiscreteScheduler", exploding=True), "lms-4:start=ramp")
+    yield Row(Diffusers("LMSDiscreteScheduler", exploding=True), "lms-4:start=lower-order")
     yield from _sa_solver_rows()
     yield from _shipped_rows()
 
@@ -633,7 +636,7 @@ def _sa_solver_rows() -> Iterator[Row]:
             "corrector_order": order,
             "tau_func": Tau(eta),
         }
-        ours = f"sa-solver:k={order},corrector_k={order - 1},start=ramp"
+        ours = f"sa-solver:k={order},corrector_k={order - 1},start=lower-order"
         yield Row(Diffusers("SASolverScheduler", settings), ours, extra + when, eta=eta)
 
 
@@ -666,7 +669,7 @@ ROWS: tuple[Row, ...] = (*_k_rows(), *_diffusers_rows())
 # --- what is measured
 
 
-class _Rounded(sd.IndependentNoise):
+class _Rounded(sd.noise.IndependentNoise):
     """Noise that takes log-SNRs as one that differ in their last digits."""
 
     def __call__(self, a: float, b: float, tag: int = 0) -> Tensor:
@@ -695,7 +698,7 @@ def _output(row: Row, solver: sd.Solver, dtype: torch.dtype) -> Tensor:
     t = float(grid.times[-2 if getattr(row.theirs, "before_end", False) else -1])
     x = sd.prior(row.schedule, (8, 3), t_start=grid.start, seed=3, dtype=dtype)
     problem = _problem(MIXTURE.denoiser(row.schedule), row.eta)
-    states = sd.solve(problem, solver, x, grid=grid, noise=_Rounded, seed=5, save=[t], progress=False).states
+    states = sd.solve(problem, x, solver, grid=grid, noise=_Rounded, seed=5, save=[t], progress=False).states
     assert states is not None
     return states[-1]
 

@@ -24,19 +24,19 @@ import numpy as np
 import torch
 
 import scorediff as sd
-from scorediff import registry
-from scorediff.data import digits
-from scorediff.exact import Target
+from scorediff._core import registry
+from scorediff._core.tables import aligned
+from scorediff.lab.data import digits
 from scorediff.study import reference
-from scorediff.study.result import aligned
+from scorediff.targets import Target
 
 BUDGETS = (5, 6, 8, 10, 12, 15, 20, 25, 32, 40, 50, 64, 80, 100)
 SPACINGS = {
-    "log-snr": sd.UniformLogSNR(),
-    "flow-time": sd.FlowTime(),
-    "angle": sd.UniformAngle(),
-    "quadratic": sd.Quadratic(),
-    "karras": sd.Karras(),
+    "log-snr": sd.spacings.UniformLogSNR(),
+    "flow-time": sd.spacings.FlowTime(),
+    "angle": sd.spacings.UniformAngle(),
+    "quadratic": sd.spacings.Quadratic(),
+    "karras": sd.spacings.Karras(),
 }
 SCHEDULE = sd.VPLinear()
 T_END = 1e-3
@@ -56,9 +56,9 @@ class Problem:
     known_to: float
     scale: float
 
-    def error(self, solver: sd.Solver, spacing: sd.Spacing, steps: int) -> float:
+    def error(self, solver: sd.Solver, spacing: sd.spacings.Spacing, steps: int) -> float:
         """The median error; infinite where a sample is lost."""
-        out = sd.solve(self.flow, solver, self.x, steps=steps, spacing=spacing, t_end=T_END, progress=False)
+        out = sd.solve(self.flow, self.x, solver, steps=steps, spacing=spacing, t_end=T_END, progress=False)
         return float((out.x - self.truth).square().mean(1).sqrt().median()) / self.scale if out.ok else np.inf
 
 
@@ -68,13 +68,17 @@ def targets() -> Iterator[tuple[str, Target, int]]:
     angles = 2 * np.pi * np.arange(8) / 8
     ring = 1.5 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     weights = np.arange(1.0, 9.0)
-    yield "ring, 2-D", sd.GaussianMixture(weights / weights.sum(), ring, np.geomspace(0.01, 0.1, 8)), 256
-    yield "12 modes, 64-D", sd.GaussianMixture(np.full(12, 1 / 12), rng.standard_normal((12, 64)), np.full(12, 0.1)), 64
+    yield "ring, 2-D", sd.targets.GaussianMixture(weights / weights.sum(), ring, np.geomspace(0.01, 0.1, 8)), 256
+    yield (
+        "12 modes, 64-D",
+        sd.targets.GaussianMixture(np.full(12, 1 / 12), rng.standard_normal((12, 64)), np.full(12, 0.1)),
+        64,
+    )
     means, variances = np.zeros((6, 3072)), np.full((6, 3072), 4e-4)
     # the directions that vary are the axes: a rotation would change no error
     means[:, :16], variances[:, :16] = 12 * rng.standard_normal((6, 16)), rng.uniform(1, 30, (6, 16))
-    yield "low rank, 3072-D", sd.GaussianMixture(np.full(6, 1 / 6), means / 3, variances / 9), 16
-    yield "digits, 64-D", sd.Empirical(digits().double(), bandwidth=0.4), 64
+    yield "low rank, 3072-D", sd.targets.GaussianMixture(np.full(6, 1 / 6), means / 3, variances / 9), 16
+    yield "digits, 64-D", sd.targets.Empirical(digits().double(), bandwidth=0.4), 64
 
 
 def problems() -> list[Problem]:

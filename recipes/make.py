@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 import scorediff as sd
-from scorediff import metrics
-from scorediff.checkpoints import Checkpoint, load, save, shipped
-from scorediff.data import Data, load_data
-from scorediff.nn import UNet
-from scorediff.training import LogNormalTimes, OutputWeighting, Recipe, train
-from scorediff.training.loss import held_out_loss
+from scorediff.lab import metrics
+from scorediff.lab.checkpoints import Checkpoint, load, save, shipped
+from scorediff.lab.data import Data, load_data
+from scorediff.lab.networks import UNet
+from scorediff.lab.training import LogNormalTimes, OutputWeighting, Recipe, train
+from scorediff.lab.training.loss import held_out_loss
 
 ASSETS = Path(sd.__file__).parent / "assets"
 SAMPLES = 5000
@@ -99,7 +99,7 @@ def measured(made: Checkpoint, data: Data, recipe: Recipe) -> dict[str, float]:
     labels = torch.from_numpy(data.labels)[torch.linspace(0, len(data) - 1, SAMPLES).long()]
     flow = sd.ProbabilityFlow(made.denoiser)
     found = sd.sample(
-        flow, "dpm++2m", (SAMPLES, *made.shape), steps=40, cond={"label": labels}, batch_size=250, terminal="denoise"
+        flow, (SAMPLES, *made.shape), "dpm++2m", steps=40, cond={"label": labels}, batch_size=250, terminal="denoise"
     )
     distance = metrics.frechet_distance(metrics.features(data, extractor), metrics.features(found.check().x, extractor))
     return {

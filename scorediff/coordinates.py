@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scorediff._core.states import per_sample
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample
 
 __all__ = ["Angle", "Coordinates", "DDIMCoordinates", "Field", "LogSNR", "Time"]
 

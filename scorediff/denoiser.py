@@ -8,19 +8,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorediff import registry
-from scorediff.conditions import Conditions
+from scorediff._core import registry
+from scorediff._core.conditions import Conditions
+from scorediff._core.states import per_sample, version
 from scorediff.predictions import Pair, Prediction
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample, version
 
-__all__ = ["Around", "Denoiser", "DenoiserLike", "Reading", "Rescheduled", "checked_pair", "described", "told"]
+__all__ = [
+    "Denoiser",
+    "DenoiserBase",
+    "DenoiserWrapper",
+    "ModelOutput",
+    "Rescheduled",
+    "checked_pair",
+    "described",
+    "told",
+]
 
 TimeMap = Callable[[Any], Any]
 _CACHED_TIMES = 4096
 
 
-class DenoiserLike(Protocol):
+class DenoiserBase(Protocol):
     """Anything a problem can be built on: it has a `schedule` and reads a noisy state as data and noise.
 
     `t` is a float, or a float64 array of shape (B,) with one time per sample; `x` has shape (B, ...), and so have both
@@ -33,7 +42,7 @@ class DenoiserLike(Protocol):
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]: ...
 
 
-class Reading(Sequence[Tensor]):
+class ModelOutput(Sequence[Tensor]):
     """The pair `(data, noise)`, linear in the state and the network's output, each computed when asked for.
 
     `data = p x + q output` and `noise = r x + s output` with `coefficients` ((p, q), (r, s)), as `Prediction.solve`
@@ -125,7 +134,7 @@ class Denoiser:
         """The network's device, None for a callable without parameters."""
         return None if self._first is None else self._first.device
 
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
+    def __call__(self, t: Any, x: Tensor, **cond: Any) -> ModelOutput:
         if not isinstance(t, float):
             t = _host_times(t, x)
         coefficients, scale, number = (isinstance(t, float) and self._at.get(t)) or self._numbers(t)
@@ -156,7 +165,7 @@ class Denoiser:
                 f"the network returned shape {tuple(output.shape)} for a state of shape {tuple(x.shape)} at "
                 f"t = {_first(t):.6g}: both must agree (drop a learned variance)"
             )
-        return Reading(x, output if output.dtype is x.dtype else output.to(x.dtype), coefficients)
+        return ModelOutput(x, output if output.dtype is x.dtype else output.to(x.dtype), coefficients)
 
     def score(self, t: Any, x: Tensor, **cond: Any) -> Tensor:
         """`grad log p_t(x) = -noise / sigma_t`, of the shape of `x`."""
@@ -192,10 +201,10 @@ class Denoiser:
         return coefficients, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
 
 
-class Around:
+class DenoiserWrapper:
     """What every denoiser around another one, its `denoiser`, passes on."""
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -208,10 +217,10 @@ class Around:
         return getattr(self.denoiser, "device", None)
 
 
-class Rescheduled(Around):
+class Rescheduled(DenoiserWrapper):
     """A denoiser run on a schedule it was not made for: at the same log-SNR the states differ by `alpha` alone."""
 
-    def __init__(self, denoiser: DenoiserLike, schedule: Schedule) -> None:
+    def __init__(self, denoiser: DenoiserBase, schedule: Schedule) -> None:
         self.denoiser, self.schedule = denoiser, schedule
 
     @property
@@ -258,7 +267,7 @@ class Rescheduled(Around):
                 ) from None
 
 
-def told(denoiser: DenoiserLike, t: Any, x: Tensor, cond: Conditions) -> Sequence[Tensor]:
+def told(denoiser: DenoiserBase, t: Any, x: Tensor, cond: Conditions) -> Sequence[Tensor]:
     """One evaluation: a denoiser made of others is given the conditions with what is said of them, one of a network
     each by its name.
     """

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from scorediff.denoiser import DenoiserLike
+from scorediff._core.states import per_sample
+from scorediff.denoiser import DenoiserBase
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample
 
 __all__ = ["ProbabilityFlow", "Problem", "ReverseSDE"]
 
@@ -17,7 +17,7 @@ __all__ = ["ProbabilityFlow", "Problem", "ReverseSDE"]
 class ProbabilityFlow:
     """`dx/dt = f x - g^2 score / 2`: the ODE with the marginals of the noising process (arXiv:2011.13456)."""
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
 
     def __post_init__(self) -> None:
         _check_denoiser(self.denoiser)
@@ -55,7 +55,7 @@ class ReverseSDE:
     ValueError for another eta (0 everywhere is `ProbabilityFlow`).
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     eta: float | Callable[[float], float] = 1.0
 
     def __post_init__(self) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorediff.conditions import Conditions
-from scorediff.grids import Grid, Spacing
+from scorediff._core.conditions import Conditions
 from scorediff.noise import Noise, start_noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
@@ -16,8 +15,9 @@ from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.solution import Solution, merged
 from scorediff.solvers.solve import check_problem, resolve, run_grid, solve
 from scorediff.solvers.terminal import Terminal
+from scorediff.spacings import Grid, Spacing
 
-__all__ = ["encode", "prior", "renoise", "sample"]
+__all__ = ["add_noise", "encode", "prior", "sample"]
 
 
 def prior(
@@ -41,7 +41,7 @@ def prior(
     return start_noise(seed, like, ids) * std
 
 
-def renoise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: Sequence[int] | None = None) -> Tensor:
+def add_noise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: Sequence[int] | None = None) -> Tensor:
     """`alpha_t x0 + sigma_t eps`, of the shape (B, ...) of `x0`: an image-to-image start for `sample(..., x=...,
     t_start=t)`.
     """
@@ -53,8 +53,8 @@ def renoise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: Seq
 
 def sample(
     problem: Problem,
-    solver: Solver | str,
     shape: Sequence[int] | None = None,
+    solver: Solver | str = "",
     *,
     x: Tensor | None = None,
     steps: int | None = None,
@@ -92,8 +92,8 @@ def sample(
     parts = [
         solve(
             problem,
-            solver,
             state,
+            solver,
             steps=steps,
             grid=grid,
             spacing=spacing,
@@ -155,8 +155,8 @@ def _batches(
 
 def encode(
     problem: ProbabilityFlow,
-    solver: Solver | str,
     x: Tensor,
+    solver: Solver | str,
     *,
     steps: int | None = None,
     grid: Grid | Sequence[float] | None = None,
@@ -174,7 +174,7 @@ def encode(
         raise TypeError(f"only the probability flow can be run backwards, not {type(problem).__name__}")
     solver = resolve(solver)
     forward = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end))
-    return solve(problem, solver, x, grid=forward.reversed(), **options)
+    return solve(problem, x, solver, grid=forward.reversed(), **options)
 
 
 def _inside(schedule: Schedule, t: float) -> float:

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff import registry
-from scorediff.denoiser import DenoiserLike
-from scorediff.exact import Gaussian, GaussianMixture, Target
-from scorediff.grids import Grid
+from scorediff._core import registry
+from scorediff.denoiser import DenoiserBase
 from scorediff.predictions import Prediction
 from scorediff.sampling import prior, sample
 from scorediff.schedules import Schedule, VPCosine, VPLinear
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
+from scorediff.spacings import Grid
+from scorediff.targets import Gaussian, GaussianMixture, Target
 from scorediff.verify import coefficients, marginals, order, step_order
 from scorediff.verify.probe import eta_for, pose
 from scorediff.verify.runs import PlainFunction, as_solver, ends, uneven
@@ -221,7 +221,7 @@ def assert_same_marginals(a: Any, b: Any = None, target: Target | None = None, *
 def assert_batch_invariant(
     solver: Solver | str | PlainFunction,
     *,
-    denoiser: DenoiserLike | None = None,
+    denoiser: DenoiserBase | None = None,
     shape: Sequence[int] = (35,),
     steps: int = 9,
     eta: float | None = None,
@@ -244,11 +244,11 @@ def assert_batch_invariant(
     scales = torch.logspace(-2, 2, 7, dtype=dtype).reshape(-1, *(1,) * len(shape))
     x = prior(problem.schedule, (7, *shape), seed=seed, dtype=dtype) * scales
     options: dict[str, Any] = {"seed": seed, "progress": False, **({} if solver.adaptive else {"steps": steps})}
-    whole = sample(problem, solver, x=x, **options).check()
+    whole = sample(problem, solver=solver, x=x, **options).check()
     others = {
-        "alone": ([3], sample(problem, solver, x=x[3:4].clone(), ids=[3], **options)),
-        "permuted": ([5, 3, 1], sample(problem, solver, x=x[[5, 3, 1]], ids=[5, 3, 1], **options)),
-        "in batches of two": (list(range(7)), sample(problem, solver, x=x, batch_size=2, **options)),
+        "alone": ([3], sample(problem, solver=solver, x=x[3:4].clone(), ids=[3], **options)),
+        "permuted": ([5, 3, 1], sample(problem, solver=solver, x=x[[5, 3, 1]], ids=[5, 3, 1], **options)),
+        "in batches of two": (list(range(7)), sample(problem, solver=solver, x=x, batch_size=2, **options)),
     }
     for how, (rows, other) in others.items():
         apart = float((other.x - whole.x[rows]).abs().max())

@@ -9,24 +9,25 @@ from engines import stand_ins
 from orders import recorded
 
 import scorediff as sd
-from scorediff import metrics, registry
+from scorediff._core import registry
 from scorediff.backends import TorchDiffEqAdamsBashforth, TorchDiffEqAdamsMoulton
-from scorediff.exact import Target
+from scorediff.lab import metrics
+from scorediff.targets import Target
 
 
 def _of_the_package(base):
     return [one for one in registry.names(base).values() if type(one).__module__.startswith("scorediff.")]
 
 
-SCHEDULES = _of_the_package(sd.Schedule)
-PREDICTIONS = _of_the_package(sd.Prediction)
-COORDINATES = _of_the_package(sd.Coordinates)
-SPACINGS = _of_the_package(sd.Spacing)
-TERMINALS = _of_the_package(sd.Terminal)
+SCHEDULES = _of_the_package(sd.schedules.Schedule)
+PREDICTIONS = _of_the_package(sd.predictions.Prediction)
+COORDINATES = _of_the_package(sd.coordinates.Coordinates)
+SPACINGS = _of_the_package(sd.spacings.Spacing)
+TERMINALS = _of_the_package(sd.solvers.Terminal)
 TARGETS = _of_the_package(Target)
 SOLVERS = _of_the_package(sd.Solver)
 OURS = [s for s in SOLVERS if not type(s).__module__.startswith("scorediff.backends")]
-GUIDANCES = [cls for cls in registry.concrete(sd.Guidance) if cls.__module__.startswith("scorediff.")]
+GUIDANCES = [cls for cls in registry.concrete(sd.guidance.Guidance) if cls.__module__.startswith("scorediff.")]
 #: Functions of two sets of features that return one estimate, or a few.
 METRICS = [
     function

@@ -26,7 +26,7 @@ import scorediff as sd
 ROOT = Path(sd.__file__).parent
 KEPT = Path(__file__).parents[1] / ".pytest_cache" / "branches"
 WHERE = (str(ROOT / "solvers"), str(ROOT / "backends"), str(ROOT / "coordinates.py"))
-TARGET = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+TARGET = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 STEPS = 12  # a start that cuts the first step does so from 9 on
 
 
@@ -102,7 +102,9 @@ def branches(solver: sd.Solver) -> frozenset[Branch]:
             with warnings.catch_warnings(action="ignore"):  # torchdiffeq's implicit Adams wants finer grids
                 sys.settrace(enter)
                 try:
-                    sd.sample(problem, solver, x=x, progress=False, **({} if solver.adaptive else {"steps": STEPS}))
+                    sd.sample(
+                        problem, solver=solver, x=x, progress=False, **({} if solver.adaptive else {"steps": STEPS})
+                    )
                 finally:
                     sys.settrace(outer)
     return frozenset(seen)

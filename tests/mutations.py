@@ -44,10 +44,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "mutations.md"
 SCHEDULES = (sd.VPLinear(), sd.RectifiedFlow())
 
 RUNGE_KUTTA, STOCHASTIC = "scorediff.solvers.runge_kutta", "scorediff.solvers.stochastic"
-COORDINATES, STATES = "scorediff.coordinates", "scorediff.states"
-ADAPTIVE = "scorediff.solvers.adaptive"
-PAIRS, NEWTON, PARTS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", f"{ADAPTIVE}.parts"
-VARIABLE_ADAMS, WALK = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.walk"
+COORDINATES, STATES = "scorediff.coordinates", "scorediff._core.states"
+SOLVERS, ADAPTIVE = "scorediff.solvers", "scorediff.solvers.adaptive"
+PAIRS, NEWTON, PARTS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", "scorediff.linear_parts.base"
+VARIABLE_ADAMS, WALK = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.stepping"
 EXPONENTIAL, COMPOSED = "scorediff.solvers.exponential", "scorediff.solvers.composed"
 ENGINE, FORMS, FIRST_ORDER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.forms", f"{EXPONENTIAL}.first_order"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
@@ -386,15 +386,15 @@ class Sampler:
 SAMPLERS = {
     s.name: s
     for s in [
-        Sampler("DDIM", EXPONENTIAL, lambda m: m.DDIM(), 0.0, sd.Euler(sd.DDIMCoordinates()), "points"),
-        Sampler("DDIM, eta = 0.5", EXPONENTIAL, lambda m: m.DDIM(), 0.5, _Written(_ddim), "points"),
-        Sampler("DDPM", EXPONENTIAL, lambda m: m.DDPM(), 1.0, sd.SDEDPMSolverPP(1), "points"),
-        Sampler("DPM-Solver 1", EXPONENTIAL, lambda m: m.DPMSolver(1), 0.0, sd.DDIM(), "means"),
-        Sampler("DPM-Solver 2M", EXPONENTIAL, lambda m: m.DPMSolver(2), 0.0, _Written(_noise_form), "means"),
-        Sampler("DPM-Solver++ 2M", EXPONENTIAL, lambda m: m.DPMSolverPP(2), 0.0, _Written(_data_form), "points"),
+        Sampler("DDIM", SOLVERS, lambda m: m.DDIM(), 0.0, sd.solvers.Euler(sd.coordinates.DDIMCoordinates()), "points"),
+        Sampler("DDIM, eta = 0.5", SOLVERS, lambda m: m.DDIM(), 0.5, _Written(_ddim), "points"),
+        Sampler("DDPM", SOLVERS, lambda m: m.DDPM(), 1.0, sd.SDEDPMSolverPP(1), "points"),
+        Sampler("DPM-Solver 1", SOLVERS, lambda m: m.DPMSolver(1), 0.0, sd.DDIM(), "means"),
+        Sampler("DPM-Solver 2M", SOLVERS, lambda m: m.DPMSolver(2), 0.0, _Written(_noise_form), "means"),
+        Sampler("DPM-Solver++ 2M", SOLVERS, lambda m: m.DPMSolverPP(2), 0.0, _Written(_data_form), "points"),
         Sampler(
             "SDE-DPM-Solver 2M, eta = 0.5",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.SDEDPMSolver(2),
             0.5,
             _Written(_noise_form),
@@ -402,7 +402,7 @@ SAMPLERS = {
         ),
         Sampler(
             "SDE-DPM-Solver++ 2M, eta = 0.5",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.SDEDPMSolverPP(2),
             0.5,
             _Written(_data_form),
@@ -410,7 +410,7 @@ SAMPLERS = {
         ),
         Sampler(
             "DPM-Solver++ 3M",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.DPMSolverPP(3),
             0.0,
             _Written(lambda *run: _in_substeps(*run, power=1, half=True)),
@@ -418,15 +418,15 @@ SAMPLERS = {
         ),
         Sampler(
             "DPM-Solver++ 3M, Runge-Kutta start",
-            EXPONENTIAL,
-            lambda m: m.DPMSolverPP(3, start=m.RungeKutta()),
+            SOLVERS,
+            lambda m: m.DPMSolverPP(3, start=m.RungeKuttaStart()),
             0.0,
             _Written(lambda *run: _multistep(*run, starts=2)),
             "points",
         ),
         Sampler(
             "Adams PEC 3",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.ExponentialAdamsMoulton(3),
             0.0,
             _Written(lambda *run: _in_substeps(*run, power=2 / 3, corrected=3)),
@@ -435,7 +435,7 @@ SAMPLERS = {
         ),
         Sampler(
             "UniPC 2",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.UniPC(2),
             0.0,
             _Written(lambda *run: _in_substeps(*run, power=1 / 3, k=2, corrected=2, half=True)),
@@ -443,18 +443,18 @@ SAMPLERS = {
         ),
         Sampler(
             "UniPC 3",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.UniPC(3),
             0.0,
             _Written(lambda *run: _in_substeps(*run, power=2 / 3, corrected=3, half=True)),
             "points",
             late=True,
         ),
-        Sampler("iPNDM 4", EXPONENTIAL, lambda m: m.PNDM(4), 0.0, _Written(_ipndm), "points", smooth=2),
-        Sampler("Krogstad", EXPONENTIAL, lambda m: m.Krogstad(), 0.0, _Written(_krogstad), "points"),
+        Sampler("iPNDM 4", SOLVERS, lambda m: m.PNDM(4), 0.0, _Written(_ipndm), "points", smooth=2),
+        Sampler("Krogstad", SOLVERS, lambda m: m.Krogstad(), 0.0, _Written(_krogstad), "points"),
         Sampler(
             "SA-Solver, eta = 0.5",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.SASolver(3, corrector_k=3),
             0.5,
             _Written(lambda *run: _multistep(*run, corrected=3)),
@@ -463,7 +463,7 @@ SAMPLERS = {
         ),
         Sampler(
             "ER-SDE-3, eta = 0.5",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.ERSDE(3),
             0.5,
             _Written(_er_sde_3),
@@ -473,7 +473,7 @@ SAMPLERS = {
         ),
         Sampler(
             "SDE-DPM-Solver++ 2S, eta = 0.5",
-            EXPONENTIAL,
+            SOLVERS,
             lambda m: m.SDEDPMSolverPPSinglestep(),
             0.5,
             _Written(_sde_2s),
@@ -481,26 +481,26 @@ SAMPLERS = {
         ),
         Sampler(
             "ancestral DPM-Solver++ 2S, eta = 0.5",
-            COMPOSED,
-            lambda m: m.Ancestral(sd.DPMSolverSinglestep(k=2)),
+            SOLVERS,
+            lambda m: m.Ancestral(sd.solvers.DPMSolverSinglestep(k=2)),
             0.5,
             _Written(_ancestral_2s),
             "points",
         ),
-        Sampler("DEIS tAB2", EXPONENTIAL, lambda m: m.DEIS(3), 0.0, exact="points", late=True),
-        Sampler("SEEDS-2, eta = 0.5", EXPONENTIAL, lambda m: m.SEEDS(k=2), 0.5, exact="means", mixtures=False),
-        Sampler("EDM's Heun with churn", COMPOSED, lambda m: m.Churn(s_churn=0.5), 0.0, _Written(_churned), "means"),
-        Sampler("EDM's Heun with restarts", COMPOSED, lambda m: m.Restart(), 0.0, _Written(_restarted), mixtures=False),
-        Sampler("Langevin steps, eta = 0.5", COMPOSED, lambda m: m.PredictorCorrector(), 0.5),
-        Sampler("Heun", RUNGE_KUTTA, lambda m: m.Heun(), 0.0, _Written(_heun)),
-        Sampler("EDM's Heun", RUNGE_KUTTA, lambda m: m.Heun(m.DDIMCoordinates()), 0.0, _Written(_edm_heun), "means"),
-        Sampler("RK4", RUNGE_KUTTA, lambda m: m.RK4(), 0.0, _Written(_rk4)),
-        Sampler("RK45", ADAPTIVE, lambda m: m.RK45(max_evaluations=1000)),
-        Sampler("adaptive Adams", ADAPTIVE, lambda m: m.ExponentialAdams(1e-5, max_evaluations=1000)),
-        Sampler("Euler-Maruyama, eta = 0.5", STOCHASTIC, lambda m: m.EulerMaruyama(), 0.5, _Written(_euler_maruyama)),
+        Sampler("DEIS tAB2", SOLVERS, lambda m: m.DEIS(3), 0.0, exact="points", late=True),
+        Sampler("SEEDS-2, eta = 0.5", SOLVERS, lambda m: m.SEEDS(k=2), 0.5, exact="means", mixtures=False),
+        Sampler("EDM's Heun with churn", SOLVERS, lambda m: m.Churn(s_churn=0.5), 0.0, _Written(_churned), "means"),
+        Sampler("EDM's Heun with restarts", SOLVERS, lambda m: m.Restart(), 0.0, _Written(_restarted), mixtures=False),
+        Sampler("Langevin steps, eta = 0.5", SOLVERS, lambda m: m.PredictorCorrector(), 0.5),
+        Sampler("Heun", SOLVERS, lambda m: m.Heun(), 0.0, _Written(_heun)),
         Sampler(
-            "stochastic Heun, eta = 0.5", STOCHASTIC, lambda m: m.StochasticHeun(), 0.5, _Written(_stochastic_heun)
+            "EDM's Heun", SOLVERS, lambda m: m.Heun(**m.Heun.variants["edm-heun"]), 0.0, _Written(_edm_heun), "means"
         ),
+        Sampler("RK4", SOLVERS, lambda m: m.RK4(), 0.0, _Written(_rk4)),
+        Sampler("RK45", SOLVERS, lambda m: m.RK45(max_evaluations=1000)),
+        Sampler("adaptive Adams", SOLVERS, lambda m: m.ExponentialAdams(1e-5, max_evaluations=1000)),
+        Sampler("Euler-Maruyama, eta = 0.5", SOLVERS, lambda m: m.EulerMaruyama(), 0.5, _Written(_euler_maruyama)),
+        Sampler("stochastic Heun, eta = 0.5", SOLVERS, lambda m: m.StochasticHeun(), 0.5, _Written(_stochastic_heun)),
     ]
 }
 
@@ -827,7 +827,7 @@ def _on_the_way(module: str, slipped: str, package: str) -> list[str]:
         return [module]
     found: list[str] = []
     for name in _imported(module):
-        if name == slipped or name.startswith(f"{package}."):
+        if name == slipped or name.startswith((f"{package}.", "scorediff.linear_parts")):
             found += [one for one in _on_the_way(name, slipped, package) if one not in found]
     return [*found, module] if found else []
 
@@ -921,7 +921,7 @@ def _uneven(schedule, steps=_STEPS):
 
 def _sample(solver, sampler, target, schedule, x):
     steps = {} if solver.adaptive else {"steps": 9}
-    return sd.sample(sampler.problem(target, schedule), solver, x=x, **steps)
+    return sd.sample(sampler.problem(target, schedule), solver=solver, x=x, **steps)
 
 
 @proves(SHAPE)
@@ -949,7 +949,7 @@ def _left_alone(solver, sampler):
     schedule = SCHEDULES[0]
     x = sd.prior(schedule, (3, 2))
     start, grid = x.clone(), sd.Grid([schedule.t_start, schedule.t_end]) if solver.adaptive else _uneven(schedule, 8)
-    run = solver.run(sampler.problem(MIXTURE, schedule), x, grid, sd.IndependentNoise(0, x))
+    run = solver.run(sampler.problem(MIXTURE, schedule), x, grid, sd.noise.IndependentNoise(0, x))
     shown = [(step[1], step[1].clone()) for step in run]
     kept = all(torch.equal(state, as_shown) for state, as_shown in shown)
     return torch.equal(x, start) and kept and shown[-1][0].dtype == x.dtype
@@ -970,7 +970,7 @@ def _again(solver, sampler):
 def _linear(solver, sampler):
     """Without noise and on centred data, the output of 2 x - 3 y is that of x twice less that of y three times."""
     schedule = SCHEDULES[0]
-    problem = sampler.problem(sd.Gaussian((0.0, 0.0, 0.0), (0.5, 2.0, 0.1)), schedule)
+    problem = sampler.problem(sd.targets.Gaussian((0.0, 0.0, 0.0), (0.5, 2.0, 0.1)), schedule)
     x, y = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def output(start):
@@ -983,11 +983,11 @@ def _linear(solver, sampler):
 @proves("neighbours")
 def _neighbours(solver, sampler):
     """A sample is bit for bit the same alone as among easy and hard neighbours."""
-    schedule, target = SCHEDULES[0], sd.Gaussian(np.linspace(-1, 1, 8), np.geomspace(0.05, 3, 8))
+    schedule, target = SCHEDULES[0], sd.targets.Gaussian(np.linspace(-1, 1, 8), np.geomspace(0.05, 3, 8))
     x = sd.prior(schedule, (7, 8)) * torch.logspace(-2, 2, 7)[:, None]
     whole = _sample(solver, sampler, target, schedule, x).x
     steps = {} if solver.adaptive else {"steps": 9}
-    alone = sd.sample(sampler.problem(target, schedule), solver, x=x[3:4], ids=[3], **steps).x
+    alone = sd.sample(sampler.problem(target, schedule), solver=solver, x=x[3:4], ids=[3], **steps).x
     return torch.equal(alone[0], whole[3])
 
 
@@ -1012,7 +1012,7 @@ def _exactness(solver, sampler):
         grid = _uneven(schedule)
         if not moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta).bias < 1e-12:
             return False
-        point = sd.Gaussian((0.4, -1.0, 2.0), 0.0)
+        point = sd.targets.Gaussian((0.4, -1.0, 2.0), 0.0)
         if sampler.exact == "points" and not (
             moments(solver, point, schedule=schedule, grid=grid, eta=sampler.eta).wasserstein < 1e-12
         ):
@@ -1061,7 +1061,7 @@ def _moments(solver, sampler):
     """The law of 100 steps on the Gaussian is within 10 / 100^p of the exact one, p the declared order, or 50 / 100^p
     from p = 3 on (Wasserstein-2, no Monte Carlo)."""
     schedule = SCHEDULES[0]
-    grid = sd.UniformLogSNR()(schedule, 100, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
+    grid = sd.spacings.UniformLogSNR()(schedule, 100, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
     found = moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta)
     return found.wasserstein < (10 if sampler.order < 3 else 50) / 100**sampler.order
 
@@ -1079,7 +1079,7 @@ def _back(solver, sampler):
     t_start, t_end = schedule.time_at(-2.0), schedule.time_at(2.0)
     flow, x = sampler.problem(GAUSSIAN, schedule), GAUSSIAN.at(schedule, t_end).sample(8)
     exact = GAUSSIAN.flow(schedule, t_end, t_start, x)
-    found = (sd.encode(flow, solver, x, steps=n, t_start=t_start, t_end=t_end).x for n in (80, 160))
+    found = (sd.encode(flow, x, solver, steps=n, t_start=t_start, t_end=t_end).x for n in (80, 160))
     coarse, fine = (float((state - exact).square().mean().sqrt()) for state in found)
     return np.log2(coarse / fine) > solver.order - 0.3
 
@@ -1090,8 +1090,8 @@ def _tolerance(solver, sampler):
     schedule = SCHEDULES[0]
     x = MIXTURE.at(schedule, schedule.t_start).sample(16)
     problem = sampler.problem(MIXTURE, schedule)
-    exact = sd.solve(problem, sd.RK45(1e-10, 1e-10), x)
-    solution = sd.solve(problem, solver, x)
+    exact = sd.solve(problem, x, sd.RK45(1e-10, 1e-10))
+    solution = sd.solve(problem, x, solver)
     error = float((solution.x - exact.x).square().mean().sqrt())
     return solution.ok and error < 10 * solver.rtol and solution.evaluations.mean() < 100
 
@@ -1225,7 +1225,7 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
   difference on one side. DPM-Solver++ 3M is of order 3 only with all of it, and there every order shows its loss.
 - What a start costs is one error of a low order, and the more steps, the more of the whole it is. Without substeps
   Adams' PEC 3 shows order 3 everywhere on about a thousand steps: on the ladders here it passes for order 4 on the
-  mixture and on uneven steps, and on the Gaussian its slope is refused for its scatter. Substeps from the wrong end
+  mixture and on uneven steps, and on the Gaussian its slope is refused for its scatter. GradedStart from the wrong end
   likewise: order 2 on the mixture from a few hundred steps on.
 - Uneven steps are eased in, so that a start weighs less than they do: what is wrong with a start, even steps show.
 - A state shown inside the first step is a good one: laws, orders and coefficients go by the last. The count of steps

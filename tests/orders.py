@@ -13,9 +13,9 @@ from sources import sources
 from tqdm import tqdm
 
 import scorediff as sd
-from scorediff import registry
+from scorediff._core import registry
+from scorediff._core.files import write_whole
 from scorediff.cli.order import measured
-from scorediff.files import write_whole
 from scorediff.verify.audit import HEADER
 
 PAGE = Path(__file__).parents[1] / "docs" / "orders.md"

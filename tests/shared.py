@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from scorediff.files import write_whole
+from scorediff._core.files import write_whole
 
 #: The environment's word for the folder of this run, which its first process makes and removes.
 FOLDER = "SCOREDIFF_TESTS_SHARED"

@@ -11,7 +11,7 @@ import torch
 from discovery import by_day, engines_by_day
 from torch import Tensor
 
-from scorediff import registry
+from scorediff._core import registry
 from scorediff.backends import (
     SciPy,
     TorchDiffEq,
@@ -22,8 +22,6 @@ from scorediff.backends import (
     TorchSDE,
 )
 from scorediff.coordinates import Angle, Coordinates, DDIMCoordinates, Field, LogSNR, Time
-from scorediff.exact import Gaussian
-from scorediff.grids import Grid, UniformIn, UniformTime
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.sampling import sample
@@ -39,6 +37,8 @@ from scorediff.solvers import (
     StochasticHeun,
     solve,
 )
+from scorediff.spacings import Grid, UniformIn, UniformTime
+from scorediff.targets import Gaussian
 
 F64 = torch.float64
 VP = VPLinear()
@@ -140,7 +140,7 @@ def test_a_guest_of_the_flow_arrives_counts_as_the_network_does_and_costs_what_i
             seen.append(len(x))
             return FLOW.denoiser(t, x)
 
-    got = solve(ProbabilityFlow(Counted()), solver, START, **same_steps(solver)).check()
+    got = solve(ProbabilityFlow(Counted()), START, solver, **same_steps(solver)).check()
     assert (got.calls, got.rows) == (len(seen), sum(seen))
     assert got.evaluations.sum() == sum(seen)
     assert np.all(got.t == VP.t_end) and got.x.dtype == F64
@@ -154,7 +154,7 @@ def test_a_guest_encodes_as_it_samples(solver: Solver) -> None:
     grid = Grid([0.2, 0.8]) if solver.adaptive else UniformIn(solver.coordinates)(VP, 60, t_start=0.8, t_end=0.2)
     if not solver.adaptive:
         grid = grid.reversed()
-    got = solve(FLOW, solver, START, grid=grid).check()
+    got = solve(FLOW, START, solver, grid=grid).check()
     assert furthest(got.x, TARGET.flow(VP, 0.2, 0.8, START)) < 0.05
 
 
@@ -162,7 +162,7 @@ def test_a_guest_encodes_as_it_samples(solver: Solver) -> None:
 def test_a_float32_state_of_any_shape_stays_what_it_is(solver: Solver) -> None:
     target = Gaussian(normals(2, 2, 2, seed=3), 0.4)
     x = normals(3, 2, 2, 2, dtype=torch.float32)
-    got = solve(ProbabilityFlow(target.denoiser(VP)), solver, x, **same_steps(solver)).check()
+    got = solve(ProbabilityFlow(target.denoiser(VP)), x, solver, **same_steps(solver)).check()
     assert got.x.dtype == torch.float32 and got.x.shape == x.shape
     assert furthest(got.x, target.flow(VP, VP.t_start, VP.t_end, x.double())) < 0.05
 
@@ -171,7 +171,7 @@ def test_a_float32_state_of_any_shape_stays_what_it_is(solver: Solver) -> None:
 @over({n: GUESTS[n] for n in ("torchdiffeq-rk4", "torchdiffeq-explicit-adams", "torchsde-srk", "torchsde-heun")})
 def test_a_half_precision_state_is_carried_in_float32(solver: Solver, dtype: torch.dtype) -> None:
     problem = FLOW if solver in FIXED.values() else ReverseSDE(TARGET.denoiser(VP))
-    got, want = (solve(problem, solver, START.to(dtype).to(d), steps=40).check() for d in (dtype, F64))
+    got, want = (solve(problem, START.to(dtype).to(d), solver, steps=40).check() for d in (dtype, F64))
     assert got.x.dtype == dtype
     if problem is FLOW:
         assert furthest(got.x, want.x) < 8 * torch.finfo(dtype).eps
@@ -208,8 +208,8 @@ def test_torchdiffeq_on_our_grid_is_our_own_method(
     method: str, ours: Any, coordinates: Coordinates, dtype: torch.dtype
 ) -> None:
     x = START.to(dtype)
-    want = solve(FLOW, ours(coordinates=coordinates), x, steps=25)
-    got = solve(FLOW, TorchDiffEqFixed(method, coordinates), x, steps=25)
+    want = solve(FLOW, x, ours(coordinates=coordinates), steps=25)
+    got = solve(FLOW, x, TorchDiffEqFixed(method, coordinates), steps=25)
     assert furthest(got.x, want.x) < (1e-13 if dtype == F64 else 1e-5)
     assert np.array_equal(got.evaluations, want.evaluations)
 
@@ -218,19 +218,19 @@ def test_torchdiffeq_on_our_grid_is_our_own_method(
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_torchdiffeq_on_our_grid_is_the_method_written_out(method: str, coordinates: Coordinates) -> None:
     grid = UniformIn(coordinates)(VP, 25)
-    got = solve(FLOW, TorchDiffEqFixed(method, coordinates), START, grid=grid)
+    got = solve(FLOW, START, TorchDiffEqFixed(method, coordinates), grid=grid)
     assert furthest(got.x, by_tableau(coordinates, grid, START, *TABLEAUS[method])) < 1e-12
 
 
 def test_the_rk4_of_torchdiffeq_is_the_rule_of_three_eighths_and_not_ours() -> None:
-    guest, ours = (solve(FLOW, s, START, steps=10).x for s in (TorchDiffEqFixed("rk4"), RK4()))
+    guest, ours = (solve(FLOW, START, s, steps=10).x for s in (TorchDiffEqFixed("rk4"), RK4()))
     assert 1e-9 < furthest(guest, ours) < 1e-2
 
 
 def test_a_fixed_guest_visits_the_nodes_of_an_uneven_grid_and_gives_the_state_at_each() -> None:
     grid = Grid([1.0, 0.9, 0.4, 0.35, 0.1])
     got, want = (
-        solve(FLOW, s, START, grid=grid, save=True) for s in (TorchDiffEqFixed("heun2", Angle()), Heun(Angle()))
+        solve(FLOW, START, s, grid=grid, save=True) for s in (TorchDiffEqFixed("heun2", Angle()), Heun(Angle()))
     )
     assert np.array_equal(got.times, grid.times)
     assert furthest(got.states, want.states) < 1e-13
@@ -246,7 +246,7 @@ def test_torchsde_with_our_seed_is_our_own_method(
 ) -> None:
     x = normals(4, 3)
     got, want = (
-        solve(SDE, s, x, steps=12, seed=5, noise=noise) for s in (TorchSDE(method, coordinates), ours(coordinates))
+        solve(SDE, x, s, steps=12, seed=5, noise=noise) for s in (TorchSDE(method, coordinates), ours(coordinates))
     )
     assert furthest(got.x, want.x) < 1e-12 * want.x.abs().max().item()
     assert np.array_equal(got.evaluations, want.evaluations)
@@ -267,7 +267,7 @@ def test_torchsde_srk_is_the_method_of_roessler_written_out(coordinates: Coordin
         k_0 = moved.drift_at(t, y)
         k_1 = moved.drift(a + 0.75 * h, y + 0.75 * h * k_0 + 1.5 * g_1 * mean)
         y = y + h * (k_0 / 3 + 2 * k_1 / 3) + g_1 * w + (g_0 - g_1) * mean
-    got = solve(SDE, TorchSDE("srk", coordinates), x, grid=grid, seed=5, noise=noise)
+    got = solve(SDE, x, TorchSDE("srk", coordinates), grid=grid, seed=5, noise=noise)
     assert furthest(got.x, moved.leave(grid.end, y)) < 1e-12
     assert np.all(got.evaluations == 24)
 
@@ -281,7 +281,7 @@ def test_torchsde_srk_is_the_method_of_roessler_written_out(coordinates: Coordin
     }
 )
 def test_adaptive_guests_meet_the_exact_flow(solver: Any, coordinates: Coordinates) -> None:
-    got = solve(FLOW, dataclasses.replace(solver, coordinates=coordinates), START).check()
+    got = solve(FLOW, START, dataclasses.replace(solver, coordinates=coordinates)).check()
     assert furthest(got.x, TARGET.flow(VP, VP.t_start, VP.t_end, START)) < 2e-6
 
 
@@ -290,7 +290,7 @@ def test_adaptive_guests_meet_the_exact_flow(solver: Any, coordinates: Coordinat
 
 def flow_errors(solver: Solver, grids: Sequence[Grid]) -> list[float]:
     want = TARGET.flow(VP, grids[0].start, grids[0].end, START)
-    return [furthest(solve(FLOW, solver, START, grid=grid).check().x, want) for grid in grids]
+    return [furthest(solve(FLOW, START, solver, grid=grid).check().x, want) for grid in grids]
 
 
 @pytest.mark.parametrize("coordinates", [Time(), LogSNR()], ids=lambda c: type(c).__name__)
@@ -326,7 +326,7 @@ def test_an_adaptive_guest_of_torchdiffeq_has_its_order_where_each_leg_is_one_st
     solver = dataclasses.replace(solver, rtol=100.0, atol=100.0, coordinates=Time())
     counts = (4, 8, 16) if solver.order > 5 else (8, 16, 32)
     grids = [UniformTime()(VP, n, t_start=FROM, t_end=at_log_snr(1.0)) for n in counts]
-    assert [solve(FLOW, solver, START, grid=g).accepted[0] for g in grids] == list(counts)
+    assert [solve(FLOW, START, solver, grid=g).accepted[0] for g in grids] == list(counts)
     assert np.abs(slopes(flow_errors(solver, grids)).mean() - solver.order) < 0.5
 
 
@@ -337,7 +337,7 @@ def test_a_runge_kutta_guest_of_scipy_has_its_order_in_error_against_steps(
     want = TARGET.flow(VP, FROM, TO, START[:1])
     points = []
     for tol in (least, most):
-        got = solve(FLOW, SciPy(method, tol, tol, LogSNR(), 10**6), START[:1], t_start=FROM, t_end=TO).check()
+        got = solve(FLOW, START[:1], SciPy(method, tol, tol, LogSNR(), 10**6), t_start=FROM, t_end=TO).check()
         points.append((got.accepted[0], furthest(got.x, want)))
     (n_0, e_0), (n_1, e_1) = points
     assert -0.5 < np.log(e_0 / e_1) / np.log(n_1 / n_0) - SciPy(method).order < 1.0
@@ -365,7 +365,7 @@ def law_error(solver: Solver, grid: Grid, eta: float) -> float:
     draws = 2 * grid.steps
     x = torch.zeros(draws + 2, 1, dtype=F64)
     x[1] = 1.0
-    ends = solve(ReverseSDE(target.denoiser(VP), eta), solver, x, grid=grid, noise=_Impulses).x[:, 0]
+    ends = solve(ReverseSDE(target.denoiser(VP), eta), x, solver, grid=grid, noise=_Impulses).x[:, 0]
     first, last = target.at(VP, grid.start), target.at(VP, grid.end)
     gain = ends[1] - ends[0]
     mean = ends[0] + gain * first.mean[0]
@@ -407,7 +407,7 @@ def test_no_adaptive_guest_leaves_the_run(
 ) -> None:
     denoiser = Watched(FLOW.denoiser)
     solver = dataclasses.replace(solver, coordinates=coordinates)
-    got = solve(ProbabilityFlow(denoiser), solver, START.to(dtype), t_end=t_end).check()
+    got = solve(ProbabilityFlow(denoiser), START.to(dtype), solver, t_end=t_end).check()
     assert min(denoiser.times) >= t_end and max(denoiser.times) <= 1.0
     assert np.all(got.t == t_end)
     assert furthest(got.x, TARGET.flow(VP, 1.0, t_end, START)) < 5e-3
@@ -415,7 +415,7 @@ def test_no_adaptive_guest_leaves_the_run(
 
 @over_drivers(ADAPTIVE)
 def test_a_run_so_short_that_the_first_guess_passes_its_end_stays_inside(solver: Any) -> None:
-    got = solve(FLOW, solver, START, t_start=0.5, t_end=0.5 - 1e-7).check()
+    got = solve(FLOW, START, solver, t_start=0.5, t_end=0.5 - 1e-7).check()
     assert furthest(got.x, TARGET.flow(VP, 0.5, 0.5 - 1e-7, START)) < 1e-8
 
 
@@ -427,16 +427,16 @@ def test_a_hard_sample_is_as_accurate_among_easy_ones_as_alone(solver: Any) -> N
     flow = ProbabilityFlow(Gaussian((0.0, 0.0), 0.04).denoiser(VP))
     hard, easy = torch.tensor([[1.5, -0.7]], dtype=F64), torch.zeros(63, 2, dtype=F64)
     solver = dataclasses.replace(solver, rtol=1e-4, atol=1e-4)
-    alone, among = solve(flow, solver, hard).check(), solve(flow, solver, torch.cat([easy, hard])).check()
+    alone, among = solve(flow, hard, solver).check(), solve(flow, torch.cat([easy, hard]), solver).check()
     assert furthest(among.x[-1:], alone.x) < 1e-9
     assert among.evaluations[-1] == alone.evaluations[0]
 
 
 @over_drivers({n: s for n, s in ADAPTIVE.items() if n.startswith("scipy")})
 def test_each_sample_of_scipy_is_on_its_own(solver: Any) -> None:
-    together = solve(FLOW, solver, START)
+    together = solve(FLOW, START, solver)
     for i in range(len(START)):
-        alone = solve(FLOW, solver, START[i : i + 1])
+        alone = solve(FLOW, START[i : i + 1], solver)
         assert torch.equal(alone.x[0], together.x[i])
         assert alone.evaluations[0] == together.evaluations[i]
         assert alone.accepted[0] == together.accepted[i]
@@ -446,14 +446,14 @@ def test_each_sample_of_scipy_is_on_its_own(solver: Any) -> None:
 def test_a_nan_drift_names_sample_time_and_evaluation_and_spares_the_others(solver: Any) -> None:
     denoiser = Watched(FLOW.denoiser, below=0.5)
     mark = torch.tensor([False, True, False])
-    got = solve(ProbabilityFlow(denoiser), solver, START, cond={"mark": mark}, **same_steps(solver))
+    got = solve(ProbabilityFlow(denoiser), START, solver, cond={"mark": mark}, **same_steps(solver))
     assert got.status.tolist() == [Status.SUCCESS, Status.NON_FINITE, Status.SUCCESS]
     assert got.x[1].isnan().all()
     assert furthest(got.x[[0, 2]], TARGET.flow(VP, VP.t_start, VP.t_end, START[[0, 2]])) < 0.05
     t, number = got.bad[1]
     asked = denoiser.times
     if isinstance(solver, SciPy):  # one sample after the other
-        before = solve(FLOW, solver, START[:1]).evaluations[0]
+        before = solve(FLOW, START[:1], solver).evaluations[0]
         asked = asked[before:]
     assert asked[number - 1] == t < 0.5 <= min(asked[: number - 1])
     with pytest.raises(SolverError, match=rf"sample 1: non finite first at t = {t:.6g}, evaluation {number}: look at"):
@@ -464,15 +464,15 @@ def test_a_nan_drift_names_sample_time_and_evaluation_and_spares_the_others(solv
 def test_a_frozen_sample_has_no_say_in_the_steps_of_the_others(solver: Any) -> None:
     mark = torch.tensor([False, True])
     denoiser = Watched(FLOW.denoiser, below=0.5)
-    alone = solve(FLOW, solver, START[:1])
-    among = solve(ProbabilityFlow(denoiser), solver, START[:1].repeat(2, 1), cond={"mark": mark})
+    alone = solve(FLOW, START[:1], solver)
+    among = solve(ProbabilityFlow(denoiser), START[:1].repeat(2, 1), solver, cond={"mark": mark})
     assert among.evaluations[0] <= 1.1 * alone.evaluations[0]
     assert 0.5 - 0.4 < among.t[1] < 0.5
 
 
 @over_drivers(ADAPTIVE)
 def test_an_exhausted_budget_is_a_status_with_the_state_reached(solver: Any) -> None:
-    got = solve(FLOW, solver, START, max_evaluations=17)
+    got = solve(FLOW, START, solver, max_evaluations=17)
     assert np.all(got.status == Status.BUDGET_EXHAUSTED)
     assert got.evaluations.max() <= 17
     with pytest.raises(SolverError, match=r"budget exhausted at t = .* after 17 evaluations: raise max_evaluations"):
@@ -493,7 +493,7 @@ def test_a_drift_that_no_step_resolves_is_an_underflow_with_the_state_reached(so
             data, noise = FLOW.denoiser(t, x)
             return data, noise if t > 0.6 else noise + 1e14 * draws.standard_normal()
 
-    got = solve(ProbabilityFlow(Rough()), solver, START)
+    got = solve(ProbabilityFlow(Rough()), START, solver)
     assert set(got.status) <= {Status.STEP_UNDERFLOW, Status.BUDGET_EXHAUSTED}
     assert isinstance(solver, SciPy) or set(got.status) == {Status.STEP_UNDERFLOW}
     assert np.all((got.t > 0.59) & (got.t < 0.75))
@@ -508,13 +508,13 @@ def test_an_assertion_of_the_network_is_not_taken_for_one_of_the_guest() -> None
             raise AssertionError("weights not loaded")
 
     with pytest.raises(AssertionError, match="weights not loaded"):
-        solve(ProbabilityFlow(Failing()), TorchDiffEq(), START)
+        solve(ProbabilityFlow(Failing()), START, TorchDiffEq())
 
 
 @over_drivers(ADAPTIVE)
 def test_states_at_save_times_are_those_of_the_flow(solver: Any) -> None:
     times = [0.8, 0.5, 0.3]
-    got = solve(FLOW, solver, START, save=times).check()
+    got = solve(FLOW, START, solver, save=times).check()
     want = torch.stack([TARGET.flow(VP, 1.0, t, START) for t in times])
     assert np.array_equal(got.times, times)
     assert furthest(got.states, want) < 5e-3
@@ -522,7 +522,7 @@ def test_states_at_save_times_are_those_of_the_flow(solver: Any) -> None:
 
 @over_drivers(ADAPTIVE)
 def test_accepted_and_rejected_steps_are_counted_where_the_guest_tells(solver: Any) -> None:
-    got = solve(FLOW, solver, START)
+    got = solve(FLOW, START, solver)
     if isinstance(solver, TorchDiffEqSciPy):
         assert not got.accepted.any() and not got.rejected.any()
         return
@@ -545,7 +545,7 @@ def test_accepted_and_rejected_steps_are_counted_where_the_guest_tells(solver: A
 def test_a_fixed_step_guest_without_a_grid_is_a_type_error(solver: Any) -> None:
     problem, x = (FLOW, START) if solver in FIXED.values() else (SDE, normals(2, 3))
     with pytest.raises(TypeError, match="give exactly one of steps= and grid="):
-        solve(problem, solver, x)
+        solve(problem, x, solver)
 
 
 def test_a_guest_takes_its_options_on_the_command_line() -> None:
@@ -556,7 +556,7 @@ def test_a_guest_takes_its_options_on_the_command_line() -> None:
 
 def test_the_example_of_the_design_runs() -> None:
     guest = TorchDiffEq("dopri5", rtol=1e-4, coordinates=Angle())
-    got = sample(FLOW, guest, (64, 2), seed=0, dtype=F64).check()
+    got = sample(FLOW, (64, 2), guest, seed=0, dtype=F64).check()
     assert got.settings["solver"]["rtol"] == 1e-4
 
 
@@ -572,18 +572,18 @@ BAD = {
     "max_order": (lambda: TorchDiffEqAdamsBashforth(3), "max_order = 3: torchdiffeq has 4 to 12"),
     "max_iters": (lambda: TorchDiffEqAdamsMoulton(max_iters=0), "max_iters = 0: at least 1"),
     "tolerance": (
-        lambda: solve(FLOW, TorchDiffEq(rtol=1e-9, atol=0.0), START.float()),
+        lambda: solve(FLOW, START.float(), TorchDiffEq(rtol=1e-9, atol=0.0)),
         "under what torch.float32 can hold",
     ),
-    "negative": (lambda: solve(FLOW, SciPy(rtol=-1.0), START), "rtol = -1.0"),
-    "budget": (lambda: solve(FLOW, SciPy(max_evaluations=0), START), "max_evaluations = 0: a whole number from 1 on"),
+    "negative": (lambda: solve(FLOW, START, SciPy(rtol=-1.0)), "rtol = -1.0"),
+    "budget": (lambda: solve(FLOW, START, SciPy(max_evaluations=0)), "max_evaluations = 0: a whole number from 1 on"),
     "uneven": (
-        lambda: solve(FLOW, TorchDiffEqAdamsBashforth(coordinates=LogSNR()), START, steps=9, spacing=UniformTime()),
+        lambda: solve(FLOW, START, TorchDiffEqAdamsBashforth(coordinates=LogSNR()), steps=9, spacing=UniformTime()),
         "Adams methods want even steps in the clock of LogSNR",
     ),
     "infinite": (
         lambda: solve(
-            ProbabilityFlow(TARGET.denoiser(RectifiedFlow())), SciPy(coordinates=LogSNR()), START, t_start=1.0
+            ProbabilityFlow(TARGET.denoiser(RectifiedFlow())), START, SciPy(coordinates=LogSNR()), t_start=1.0
         ),
         "infinite at t = 1",
     ),
@@ -604,28 +604,28 @@ def test_an_unknown_option_raises(cls: Any) -> None:
 
 def test_a_guest_is_given_its_own_kind_of_problem() -> None:
     with pytest.raises(TypeError, match="solves ReverseSDE, not ProbabilityFlow"):
-        solve(FLOW, TorchSDE(), START, steps=5)
+        solve(FLOW, START, TorchSDE(), steps=5)
     with pytest.raises(TypeError, match="solves ProbabilityFlow, not ReverseSDE"):
-        solve(SDE, TorchDiffEq(), normals(2, 3))
+        solve(SDE, normals(2, 3), TorchDiffEq())
 
 
 def test_adams_takes_even_steps_in_any_coordinates() -> None:
     for coordinates in COORDINATES:
-        got = solve(FLOW, TorchDiffEqAdamsMoulton(coordinates=coordinates), START, steps=200, t_start=0.4, t_end=0.2)
+        got = solve(FLOW, START, TorchDiffEqAdamsMoulton(coordinates=coordinates), steps=200, t_start=0.4, t_end=0.2)
         assert furthest(got.check().x, TARGET.flow(VP, 0.4, 0.2, START)) < 1e-6
 
 
 def test_adams_that_does_not_converge_is_not_silent() -> None:
     solver = TorchDiffEqAdamsMoulton(max_iters=1, rtol=1e-12, atol=1e-12)
     with pytest.warns(UserWarning, match="did not converge"):
-        solve(FLOW, solver, START, steps=10)
+        solve(FLOW, START, solver, steps=10)
 
 
 def test_a_nan_in_one_sample_does_not_cost_adams_the_order_of_the_others() -> None:
     denoiser = Watched(FLOW.denoiser, below=0.5)
     mark = torch.tensor([False, True, False])
-    got = solve(ProbabilityFlow(denoiser), TorchDiffEqAdamsMoulton(), START, steps=40, cond={"mark": mark})
-    want = solve(FLOW, TorchDiffEqAdamsMoulton(), START[[0, 2]], steps=40)
+    got = solve(ProbabilityFlow(denoiser), START, TorchDiffEqAdamsMoulton(), steps=40, cond={"mark": mark})
+    want = solve(FLOW, START[[0, 2]], TorchDiffEqAdamsMoulton(), steps=40)
     assert furthest(got.x[[0, 2]], want.x) < 1e-5
 
 
@@ -633,10 +633,10 @@ def test_a_nan_in_one_sample_does_not_cost_adams_the_order_of_the_others() -> No
 def test_gradients_flow_through_fixed_step_guests(solver: Any) -> None:
     problem = FLOW if solver in FIXED.values() else ReverseSDE(TARGET.denoiser(VP))
     x = START.clone().requires_grad_()
-    solve(problem, solver, x, steps=30, grad=True).x.sum().backward()
+    solve(problem, x, solver, steps=30, grad=True).x.sum().backward()
     nearby = START.clone()
     nearby[0, 0] += 1e-6
-    rise = (solve(problem, solver, nearby, steps=30).x.sum() - solve(problem, solver, START, steps=30).x.sum()).item()
+    rise = (solve(problem, nearby, solver, steps=30).x.sum() - solve(problem, START, solver, steps=30).x.sum()).item()
     assert x.grad is not None and abs(x.grad[0, 0].item() - rise / 1e-6) < 1e-6
 
 
@@ -647,7 +647,7 @@ def test_gradients_flow_through_fixed_step_guests(solver: Any) -> None:
 def test_a_guest_of_the_sde_arrives_counts_and_costs_what_it_declares(solver: Any) -> None:
     denoiser = Watched(SDE.denoiser)
     x = normals(4, 3, dtype=torch.float32)
-    got = solve(ReverseSDE(denoiser, 0.7), solver, x, steps=20, save=True).check()
+    got = solve(ReverseSDE(denoiser, 0.7), x, solver, steps=20, save=True).check()
     assert got.x.dtype == torch.float32 and got.states.shape == (21, 4, 3)
     assert got.calls == len(denoiser.times) == got.evaluations[0]
     assert got.calls == (21 if solver.nfe is None else 20 * solver.nfe)
@@ -660,7 +660,7 @@ def test_sample_i_of_torchsde_is_the_same_in_any_batch(solver: Any, noise: type[
     x = normals(5, 3)
 
     def run(rows: list[int]) -> Tensor:
-        return solve(SDE, solver, x[rows], steps=6, seed=3, ids=rows, noise=noise).x
+        return solve(SDE, x[rows], solver, steps=6, seed=3, ids=rows, noise=noise).x
 
     whole = run([0, 1, 2, 3, 4])
     assert torch.equal(run([3, 0, 4, 1]), whole[[3, 0, 4, 1]])
@@ -673,7 +673,7 @@ WIDE = ReverseSDE(Gaussian(np.linspace(-1, 1, 200), 0.3).denoiser(VP), 0.7)
 def between_grids(solver: Solver, noise: type[Noise]) -> list[float]:
     """How far apart the ends are on 32 and 64, and on 64 and 128 steps, RMS."""
     x = normals(1, 200, seed=2)
-    ends = [solve(WIDE, solver, x, steps=n, t_start=FROM, t_end=TO, seed=1, noise=noise).x for n in (32, 64, 128)]
+    ends = [solve(WIDE, x, solver, steps=n, t_start=FROM, t_end=TO, seed=1, noise=noise).x for n in (32, 64, 128)]
     return [(a - b).square().mean().sqrt().item() for a, b in itertools.pairwise(ends)]
 
 
@@ -695,7 +695,7 @@ def test_independent_noise_is_another_path_on_another_grid() -> None:
 @over_drivers(STOCHASTIC)
 def test_torchsde_leaves_the_generator_of_the_user_alone(solver: Any) -> None:
     before = torch.random.get_rng_state()
-    solve(SDE, solver, normals(2, 3), steps=3)
+    solve(SDE, normals(2, 3), solver, steps=3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -709,25 +709,25 @@ def test_a_network_that_draws_keeps_its_own_generator() -> None:
             drawn.append(torch.rand(()).item())
             return SDE.denoiser(t, x)
 
-    solve(ReverseSDE(Drawing()), TorchSDE("srk"), normals(2, 3), steps=4)
+    solve(ReverseSDE(Drawing()), normals(2, 3), TorchSDE("srk"), steps=4)
     assert len(set(drawn)) == 8
 
 
 def test_torchsde_takes_one_step_per_interval_of_an_uneven_grid() -> None:
     grid = Grid([0.9, 0.899, 0.5, 0.49999, 0.1])
     denoiser = Watched(SDE.denoiser)
-    solve(ReverseSDE(denoiser, 0.7), TorchSDE("heun"), normals(2, 3), grid=grid)
+    solve(ReverseSDE(denoiser, 0.7), normals(2, 3), TorchSDE("heun"), grid=grid)
     assert denoiser.times == [t for pair in grid.pairs() for t in pair]
 
 
 def test_twenty_evaluations_of_edm_in_its_own_sigma_fit_a_guest() -> None:
     problem = ReverseSDE(TARGET.denoiser(EDM()))
-    got = solve(problem, TorchSDE("euler_heun", LogSNR()), 80 * START, steps=20).check()
+    got = solve(problem, 80 * START, TorchSDE("euler_heun", LogSNR()), steps=20).check()
     assert np.all(got.evaluations == 20)
 
 
 @pytest.mark.nightly
 def test_twenty_thousand_steps_are_fine() -> None:
     flow, x = Gaussian((0.5,), 0.3), torch.zeros(1, 1, dtype=F64)
-    got = solve(ReverseSDE(flow.denoiser(VP)), TorchSDE("euler"), x, steps=20_000, noise=BrownianPath).check()
+    got = solve(ReverseSDE(flow.denoiser(VP)), x, TorchSDE("euler"), steps=20_000, noise=BrownianPath).check()
     assert got.evaluations[0] == 20_000

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import scorediff as sd
-from scorediff import registry
+from scorediff._core import registry
 
 SCHEDULE = sd.VPLinear()
-DENOISER = sd.Gaussian((0.3, -1.0), (0.5, 2.0)).denoiser(SCHEDULE)
+DENOISER = sd.targets.Gaussian((0.3, -1.0), (0.5, 2.0)).denoiser(SCHEDULE)
 FLOW, SDE = sd.ProbabilityFlow(DENOISER), sd.ReverseSDE(DENOISER)
 X = torch.zeros(2, 2)
 
@@ -15,53 +15,53 @@ X = torch.zeros(2, 2)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: sd.sample(FLOW, "dpm++2mm", (2, 2), steps=5), ValueError, r"unknown solver 'dpm\+\+2mm'; did you mean 'dpm\+\+2m'"),
-        (lambda: sd.sample(FLOW, "rk45:rtoll=1e-3", (2, 2)), ValueError, "no option 'rtoll'; did you mean 'rtol'"),
-        (lambda: sd.sample(FLOW, "rk45:rtol", (2, 2)), ValueError, "option 'rtol' of 'rk45' has no value"),
-        (lambda: sd.sample(FLOW, "rk45:coordinates=angel", (2, 2)), ValueError, "unknown coordinates 'angel'; did you mean 'angle'"),
-        (lambda: sd.sample(FLOW, 3, (2, 2), steps=5), TypeError, "solver must be a Solver or a name.*got 3"),
-        (lambda: sd.sample(FLOW, sd.DDPM(), (2, 2), steps=5), TypeError, "DDPM.*solves ReverseSDE, not ProbabilityFlow"),
-        (lambda: sd.sample(SDE, sd.Heun(), (2, 2), steps=5), TypeError, "Heun.*solves ProbabilityFlow, not ReverseSDE"),
-        (lambda: sd.sample(sd.ReverseSDE(DENOISER, 0.5), sd.DDPM(), (2, 2), steps=5), ValueError, "eta = 0.5: use DDIM"),
-        (lambda: sd.sample(sd.ReverseSDE(DENOISER, 1.5), sd.DDIM(), (2, 2), steps=5), ValueError, "eta = 1.5: use SDEDPM"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2)), TypeError, "exactly one of steps= and grid="),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, grid=[1.0, 0.1]), TypeError, "exactly one of steps= and grid="),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=0), ValueError, "steps = 0"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=-2), ValueError, "steps = -2"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), grid=[1.0, 0.5, 0.5]), ValueError, "repeats at times 1 and 2"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), grid=[1.0, 0.5, -0.5]), ValueError, r"grid time -0.5 is outside the domain"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), grid=[0.1, 1.0]), ValueError, "rises"),
-        (lambda: sd.sample(SDE, sd.DDPM(), (2, 2), grid=[0.1, 1.0]), ValueError, "rises"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), grid=[1.0, 0.1], t_end=0.2), TypeError, "drop t_start="),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), grid=[1.0, 0.0]), ValueError, "infinite at t = 0.*Denoise"),
-        (lambda: sd.sample(FLOW, sd.RK45(), (2, 2), steps=5), TypeError, "chooses its own steps"),
-        (lambda: sd.sample(FLOW, sd.RK45(), (2, 2), save=True), TypeError, "list of times"),
-        (lambda: sd.sample(FLOW, sd.RK45(), (2, 2), grad=True), ValueError, "fixed-grid"),
-        (lambda: sd.sample(FLOW, sd.RK45(rtol=1e-9, atol=1e-9), (2, 2)), ValueError, "rtol = 1e-09.*float32 can hold"),
-        (lambda: sd.sample(FLOW, sd.RK45(rtol=-1.0), (2, 2)), ValueError, "rtol = -1.0"),
-        (lambda: sd.sample(FLOW, sd.RK45(), (2, 2), max_evaluations=0), ValueError, "max_evaluations = 0"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, max_evaluations=9), TypeError, "for adaptive solvers"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, save=[0.77]), ValueError, "save time 0.77 is no node"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), steps=5), TypeError, "exactly one of shape="),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), x=X, steps=5), TypeError, "exactly one of shape="),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, ids=[1]), ValueError, "1 sample ids for 2 samples"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, seed=-1), ValueError, "seed -1"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, batch_size=0), ValueError, "batch_size = 0"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, stepz=5), TypeError, "stepz"),
-        (lambda: sd.solve(FLOW, sd.DDIM(), X[0], steps=5), TypeError, r"shape \(B, ...\), got torch.float32 of shape \(2,\)"),
-        (lambda: sd.solve(FLOW, sd.DDIM(), X.long(), steps=5), TypeError, "int64"),
-        (lambda: sd.solve(FLOW, sd.DDIM(), torch.tensor([[0.0], [torch.nan]]), steps=5), ValueError, "sample 1 of the start"),
-        (lambda: sd.encode(SDE, sd.DDPM(), X, steps=5), TypeError, "only the probability flow"),
-        (lambda: sd.encode(FLOW, sd.DDIM(), X, steps=5, terminal=sd.Denoise()), ValueError, "ends a sampling run"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, terminal=sd.Denoise), TypeError, "is no Terminal: give an object"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, terminal="denois"), ValueError, "did you mean 'denoise'"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, spacing="karas"), ValueError, "did you mean 'karras'"),
-        (lambda: sd.sample(DENOISER, sd.DDIM(), (2, 2), steps=5), TypeError, "solves ProbabilityFlow or ReverseSDE, not ExactDenoiser"),
+        (lambda: sd.sample(FLOW, (2, 2), "dpm++2mm", steps=5), ValueError, r"unknown solver 'dpm\+\+2mm'; did you mean 'dpm\+\+2m'"),
+        (lambda: sd.sample(FLOW, (2, 2), "rk45:rtoll=1e-3"), ValueError, "no option 'rtoll'; did you mean 'rtol'"),
+        (lambda: sd.sample(FLOW, (2, 2), "rk45:rtol"), ValueError, "option 'rtol' of 'rk45' has no value"),
+        (lambda: sd.sample(FLOW, (2, 2), "rk45:coordinates=angel"), ValueError, "unknown coordinates 'angel'; did you mean 'angle'"),
+        (lambda: sd.sample(FLOW, (2, 2), 3, steps=5), TypeError, "solver must be a Solver or a name.*got 3"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDPM(), steps=5), TypeError, "DDPM.*solves ReverseSDE, not ProbabilityFlow"),
+        (lambda: sd.sample(SDE, (2, 2), sd.Heun(), steps=5), TypeError, "Heun.*solves ProbabilityFlow, not ReverseSDE"),
+        (lambda: sd.sample(sd.ReverseSDE(DENOISER, 0.5), (2, 2), sd.DDPM(), steps=5), ValueError, "eta = 0.5: use DDIM"),
+        (lambda: sd.sample(sd.ReverseSDE(DENOISER, 1.5), (2, 2), sd.DDIM(), steps=5), ValueError, "eta = 1.5: use SDEDPM"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM()), TypeError, "exactly one of steps= and grid="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, grid=[1.0, 0.1]), TypeError, "exactly one of steps= and grid="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=0), ValueError, "steps = 0"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=-2), ValueError, "steps = -2"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[1.0, 0.5, 0.5]), ValueError, "repeats at times 1 and 2"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[1.0, 0.5, -0.5]), ValueError, r"grid time -0.5 is outside the domain"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[0.1, 1.0]), ValueError, "rises"),
+        (lambda: sd.sample(SDE, (2, 2), sd.DDPM(), grid=[0.1, 1.0]), ValueError, "rises"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[1.0, 0.1], t_end=0.2), TypeError, "drop t_start="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[1.0, 0.0]), ValueError, "infinite at t = 0.*Denoise"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.RK45(), steps=5), TypeError, "chooses its own steps"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.RK45(), save=True), TypeError, "list of times"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.RK45(), grad=True), ValueError, "fixed-grid"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.RK45(rtol=1e-9, atol=1e-9)), ValueError, "rtol = 1e-09.*float32 can hold"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.RK45(rtol=-1.0)), ValueError, "rtol = -1.0"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.RK45(), max_evaluations=0), ValueError, "max_evaluations = 0"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, max_evaluations=9), TypeError, "for adaptive solvers"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, save=[0.77]), ValueError, "save time 0.77 is no node"),
+        (lambda: sd.sample(FLOW, solver=sd.DDIM(), steps=5), TypeError, "exactly one of shape="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), x=X, steps=5), TypeError, "exactly one of shape="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, ids=[1]), ValueError, "1 sample ids for 2 samples"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, seed=-1), ValueError, "seed -1"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, batch_size=0), ValueError, "batch_size = 0"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, stepz=5), TypeError, "stepz"),
+        (lambda: sd.solve(FLOW, X[0], sd.DDIM(), steps=5), TypeError, r"shape \(B, ...\), got torch.float32 of shape \(2,\)"),
+        (lambda: sd.solve(FLOW, X.long(), sd.DDIM(), steps=5), TypeError, "int64"),
+        (lambda: sd.solve(FLOW, torch.tensor([[0.0], [torch.nan]]), sd.DDIM(), steps=5), ValueError, "sample 1 of the start"),
+        (lambda: sd.encode(SDE, X, sd.DDPM(), steps=5), TypeError, "only the probability flow"),
+        (lambda: sd.encode(FLOW, X, sd.DDIM(), steps=5, terminal=sd.solvers.Denoise()), ValueError, "ends a sampling run"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal=sd.solvers.Denoise), TypeError, "is no Terminal: give an object"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal="denois"), ValueError, "did you mean 'denoise'"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, spacing="karas"), ValueError, "did you mean 'karras'"),
+        (lambda: sd.sample(DENOISER, (2, 2), sd.DDIM(), steps=5), TypeError, "solves ProbabilityFlow or ReverseSDE, not ExactDenoiser"),
         (lambda: sd.ProbabilityFlow(torch.nn.Linear(2, 2)), TypeError, "wrap a network in Denoiser"),
-        (lambda: sd.sample(FLOW, "rk45:rtol=abc", (2, 2)), ValueError, "'abc' is no number"),
-        (lambda: sd.sample(FLOW, sd.DDIM(), (2, 2), steps=5, seed=0.5), TypeError, "integer"),
-        (lambda: sd.renoise(SCHEDULE, X, 1.5), ValueError, "t = 1.5 is outside the domain"),
-        (lambda: sd.renoise(SCHEDULE, X.to(torch.uint8), 0.5), TypeError, "scale them to"),
+        (lambda: sd.sample(FLOW, (2, 2), "rk45:rtol=abc"), ValueError, "'abc' is no number"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, seed=0.5), TypeError, "integer"),
+        (lambda: sd.add_noise(SCHEDULE, X, 1.5), ValueError, "t = 1.5 is outside the domain"),
+        (lambda: sd.add_noise(SCHEDULE, X.to(torch.uint8), 0.5), TypeError, "scale them to"),
         (lambda: sd.prior(SCHEDULE, (2, 2), t_start=50), ValueError, "t = 50 is outside the domain"),
         (lambda: sd.VPCosine(offset=-1.0), ValueError, "VPCosine.offset=-1.0, t_max=0.9946. cannot be computed"),
         (lambda: sd.VE(sigma_min=0.0), ValueError, "VE.sigma_min=0.0"),
@@ -78,7 +78,7 @@ def test_it_is_refused_with_the_reason(call, error, words):
 def test_a_network_output_of_another_shape_is_refused_where_it_happens():
     flow = sd.ProbabilityFlow(sd.Denoiser(lambda x, t: x[:, :1], SCHEDULE, sd.NoisePrediction()))
     with pytest.raises(ValueError, match=r"returned shape \(2, 1\) for a state of shape \(2, 2\) at t = 1"):
-        sd.sample(flow, sd.DDIM(), (2, 2), steps=3)
+        sd.sample(flow, (2, 2), sd.DDIM(), steps=3)
 
 
 def test_a_denoiser_of_ones_own_that_returns_another_shape_is_refused():
@@ -89,4 +89,4 @@ def test_a_denoiser_of_ones_own_that_returns_another_shape_is_refused():
             return x, x[:, :1]
 
     with pytest.raises(ValueError, match=r"denoiser returned torch.float32 of shape \(2, 1\)"):
-        sd.sample(sd.ProbabilityFlow(Odd()), sd.DDIM(), (2, 2), steps=3)
+        sd.sample(sd.ProbabilityFlow(Odd()), (2, 2), sd.DDIM(), steps=3)

@@ -9,11 +9,11 @@ import torch
 from discovery import PREDICTIONS, SCHEDULES, label
 
 import scorediff as sd
-from scorediff import registry
-from scorediff.checkpoints import Checkpoint, load, save, shipped
-from scorediff.data import load_data
-from scorediff.nn import MLP, UNet
-from scorediff.training.loss import held_out_loss
+from scorediff._core import registry
+from scorediff.lab.checkpoints import Checkpoint, load, save, shipped
+from scorediff.lab.data import load_data
+from scorediff.lab.networks import MLP, UNet
+from scorediff.lab.training.loss import held_out_loss
 
 
 def checkpoint(schedule=None, prediction=None, network=None, shape=(1, 8, 8), classes=3):
@@ -61,7 +61,7 @@ def test_ones_own_module_is_given_again():
 
 
 def test_a_schedule_of_ones_own_functions_is_given_again(tmp_path):
-    made = checkpoint(sd.CustomSchedule(), None, MLP(16, 1), (2,), 0)
+    made = checkpoint(sd.schedules.CustomSchedule(), None, MLP(16, 1), (2,), 0)
     path = save(tmp_path / "a.safetensors", made)
     with pytest.raises(ValueError, match="give it as schedule="):
         load(path)

@@ -15,10 +15,10 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 import scorediff as sd
-from scorediff import registry
+from scorediff._core import registry
 from scorediff.cli import app, options
-from scorediff.data import digits
-from scorediff.exact import Target
+from scorediff.lab.data import digits
+from scorediff.targets import Target
 
 
 @pytest.fixture
@@ -54,17 +54,17 @@ def test_sample_writes_the_numbers_that_the_library_makes(here):
     assert (
         scorediff(f"{line} --terminal half-step --t-start 0.9 --t-end 0.01 --batch-size 2 --out a.npz").exit_code == 0
     )
-    flow = sd.ProbabilityFlow(sd.Empirical(digits(), 0.3).denoiser(sd.VPLinear()))
+    flow = sd.ProbabilityFlow(sd.targets.Empirical(digits(), 0.3).denoiser(sd.VPLinear()))
     made = sd.sample(
         flow,
-        sd.DPMSolverPP(2),
         (3, 1, 8, 8),
+        sd.DPMSolverPP(2),
         steps=5,
         seed=7,
-        spacing=sd.Karras(rho=5),
+        spacing=sd.spacings.Karras(rho=5),
         t_start=0.9,
         t_end=0.01,
-        terminal=sd.HalfStep(),
+        terminal=sd.solvers.HalfStep(),
         dtype=torch.float64,
     )
     with np.load(here / "a.npz", allow_pickle=False) as file:
@@ -72,7 +72,7 @@ def test_sample_writes_the_numbers_that_the_library_makes(here):
         assert file["status"].tolist() == [0, 0, 0] and file["evaluations"].tolist() == [6, 6, 6]
         settings = json.loads(str(file["settings"]))
     assert settings["model"] == "digits" and settings["bandwidth"] == 0.3 and settings["seed"] == 7
-    made_by = {"type": "DPMSolverPP", "k": 2, "start": {"type": "Substeps"}, "lower_order_final": False}
+    made_by = {"type": "DPMSolverPP", "k": 2, "start": {"type": "GradedStart"}, "lower_order_final": False}
     assert settings["solver"] == made_by and settings["terminal"] == {"type": "HalfStep"}
     assert settings["grid"] == made.settings["grid"]
 
@@ -207,7 +207,11 @@ def test_solvers_lists_every_name_that_the_registry_knows(here):
     table = scorediff("solvers").stdout
     made = json.loads(scorediff("solvers --json").stdout)
     assert {row["name"] for row in made["solvers"]} == set(known)
-    for kind, base in (("schedules", sd.Schedule), ("spacings", sd.Spacing), ("coordinates", sd.Coordinates)):
+    for kind, base in (
+        ("schedules", sd.schedules.Schedule),
+        ("spacings", sd.spacings.Spacing),
+        ("coordinates", sd.coordinates.Coordinates),
+    ):
         assert {row["name"] for row in made[kind]} == set(registry.names(base))
     lines = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
     assert set(known) <= set(lines)
@@ -218,7 +222,9 @@ def test_solvers_lists_every_name_that_the_registry_knows(here):
 
 def test_what_solvers_lists_for_the_command_line_is_understood_there(here):
     text = scorediff("solvers").stdout.split("schedules:")[1]
-    blocks = dict(zip((sd.Schedule, sd.Spacing, sd.Coordinates), text.split("\n\n"), strict=True))
+    blocks = dict(
+        zip((sd.schedules.Schedule, sd.spacings.Spacing, sd.coordinates.Coordinates), text.split("\n\n"), strict=True)
+    )
     for base, block in blocks.items():
         for line in [line.strip() for line in block.splitlines() if line.startswith("  ")]:
             assert registry.parse(base, line) == registry.parse(base, line.partition(":")[0])
@@ -387,7 +393,7 @@ def test_guidance_is_the_scale_of_a_network_that_knows_classes(here):
     assert scorediff(f"{line} --guidance 3 --out guided.npz").exit_code == 0
     trained = sd.load("digits-unet")
     flow = sd.ProbabilityFlow(sd.ClassifierFree(trained.denoiser, 3.0, trained.null))
-    made = sd.sample(flow, "ddim", (2, *trained.shape), steps=3, seed=1, cond={"label": torch.tensor([3, 3])}).x
+    made = sd.sample(flow, (2, *trained.shape), "ddim", steps=3, seed=1, cond={"label": torch.tensor([3, 3])}).x
     with np.load("guided.npz") as file:
         np.testing.assert_allclose(file["samples"], made.numpy(), atol=1e-5)
         assert json.loads(str(file["settings"]))["guidance"] == 3.0

@@ -20,9 +20,9 @@ from discovery import (
 from engines import STEPS
 
 import scorediff as sd
-from scorediff import registry
+from scorediff._core import registry
 
-TARGET = sd.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1))
+TARGET = sd.targets.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1))
 FIXED = [s for s in OURS if not s.adaptive]
 
 
@@ -36,7 +36,16 @@ def options(solver, steps=9):
 
 
 @pytest.mark.parametrize(
-    "base", [sd.Schedule, sd.Prediction, sd.Coordinates, sd.Spacing, sd.Solver, sd.Terminal], ids=lambda b: b.__name__
+    "base",
+    [
+        sd.schedules.Schedule,
+        sd.predictions.Prediction,
+        sd.coordinates.Coordinates,
+        sd.spacings.Spacing,
+        sd.Solver,
+        sd.solvers.Terminal,
+    ],
+    ids=lambda b: b.__name__,
 )
 def test_concrete_classes_are_found_frozen_documented_and_final(base):
     found = [cls for cls in registry.concrete(base) if cls.__module__.startswith("scorediff.")]
@@ -52,11 +61,18 @@ def test_concrete_classes_are_found_frozen_documented_and_final(base):
 def test_plain_data_and_back(value):
     base = next(
         b
-        for b in (sd.Schedule, sd.Prediction, sd.Coordinates, sd.Spacing, sd.Solver, sd.Terminal)
+        for b in (
+            sd.schedules.Schedule,
+            sd.predictions.Prediction,
+            sd.coordinates.Coordinates,
+            sd.spacings.Spacing,
+            sd.Solver,
+            sd.solvers.Terminal,
+        )
         if isinstance(value, b)
     )
     data = json.loads(json.dumps(registry.to_dict(value)))
-    if not isinstance(value, sd.CustomSchedule):  # functions cannot come back from plain data
+    if not isinstance(value, sd.schedules.CustomSchedule):  # functions cannot come back from plain data
         assert registry.from_dict(base, data) == value
     if isinstance(value, sd.Solver):
         assert sd.Solver.from_dict(value.to_dict()) == value
@@ -67,7 +83,7 @@ def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_
     assert registry.parse(sd.Solver, solver.name) == solver
     assert set(solver.solves) <= {sd.ProbabilityFlow, sd.ReverseSDE} and solver.solves
     # an adaptive guest may vary its order, and then declares none; Langevin steps keep a bias
-    if not solver.adaptive and not isinstance(solver, sd.PredictorCorrector):
+    if not solver.adaptive and not isinstance(solver, sd.solvers.PredictorCorrector):
         assert solver.order or solver.weak_order or sd.ProbabilityFlow not in solver.solves
         assert solver.weak_order or sd.ReverseSDE not in solver.solves
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -80,8 +96,8 @@ def test_one_solver_object_may_be_reused_and_interleaved(solver):
     problem = problem_for(solver, schedule)
     grid = sd.Grid([schedule.t_start, schedule.t_end]) if solver.adaptive else solver.spacing(schedule, STEPS)
     xs = [sd.prior(schedule, (2, 3), seed=k, dtype=torch.float64) for k in (0, 1)]
-    alone = [[step[1].clone() for step in solver.run(problem, x, grid, sd.IndependentNoise(0, x))] for x in xs]
-    runs = [solver.run(problem, x, grid, sd.IndependentNoise(0, x)) for x in xs]
+    alone = [[step[1].clone() for step in solver.run(problem, x, grid, sd.noise.IndependentNoise(0, x))] for x in xs]
+    runs = [solver.run(problem, x, grid, sd.noise.IndependentNoise(0, x)) for x in xs]
     together = [[], []]
     for a, b in zip(*runs, strict=False):
         together[0].append(a[1])
@@ -96,16 +112,16 @@ def test_one_solver_object_may_be_reused_and_interleaved(solver):
 @pytest.mark.parametrize("solver", FIXED, ids=label)
 def test_a_thousand_steps_on_every_schedule_are_finite(solver):
     for schedule in SCHEDULES:
-        sd.sample(problem_for(solver, schedule), solver, (2, 3), steps=1000).check()
+        sd.sample(problem_for(solver, schedule), (2, 3), solver, steps=1000).check()
 
 
 @pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if s.starts_at_pure_noise]), ids=label)
 def test_a_solver_that_claims_it_starts_at_alpha_zero(solver):
     schedule = sd.RectifiedFlow()
-    grid = sd.UniformTime()(schedule, 50, t_start=1.0)
-    solution = sd.sample(problem_for(solver, schedule), solver, (3, 3), grid=grid, dtype=torch.float64).check()
+    grid = sd.spacings.UniformTime()(schedule, 50, t_start=1.0)
+    solution = sd.sample(problem_for(solver, schedule), (3, 3), solver, grid=grid, dtype=torch.float64).check()
     near = sd.sample(
-        problem_for(solver, schedule), solver, (3, 3), grid=[1 - 1e-7, *grid.times[1:]], dtype=torch.float64
+        problem_for(solver, schedule), (3, 3), solver, grid=[1 - 1e-7, *grid.times[1:]], dtype=torch.float64
     )
     if sd.ProbabilityFlow in solver.solves:
         # a start by another method takes the first step near alpha = 0, but not that from it
@@ -123,11 +139,11 @@ def test_gradients_flow_through_a_fixed_grid_when_asked(solver):
 
     def output(w):
         net = sd.Denoiser(lambda x, t: w * x, schedule, sd.NoisePrediction())
-        return sd.solve(dataclasses.replace(problem, denoiser=net), solver, x, steps=4, grad=True).x.sum()
+        return sd.solve(dataclasses.replace(problem, denoiser=net), x, solver, steps=4, grad=True).x.sum()
 
     by_weight, by_start = torch.autograd.grad(output(weight), (weight, x))
     h = 1e-6
     difference = (output(weight.detach() + h) - output(weight.detach() - h)) / (2 * h)
     torch.testing.assert_close(by_weight, difference.detach(), rtol=1e-5, atol=1e-6)
     assert torch.isfinite(by_start).all()
-    assert not sd.solve(problem, solver, x, steps=4).x.requires_grad
+    assert not sd.solve(problem, x, solver, steps=4).x.requires_grad

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scorediff.data import Data, digits, fashion_mnist, from_file, from_folder, load_data
+from scorediff.lab.data import Data, digits, fashion_mnist, from_file, from_folder, load_data
 
 
 def picture(path, size=(8, 6), color=(255, 0, 128), mode="RGB"):

@@ -108,7 +108,7 @@ def sigmas_of(scheduler):
 
 
 def ours(denoiser, solver, x, times, *, cond=None, terminal=None):
-    return sd.sample(sd.ProbabilityFlow(denoiser), solver, x=x, grid=times, cond=cond, terminal=terminal).x
+    return sd.sample(sd.ProbabilityFlow(denoiser), solver=solver, x=x, grid=times, cond=cond, terminal=terminal).x
 
 
 def painted(pipeline, x, *, steps=6, scale=5.0, prompt="a cat", negative="dog", **options):
@@ -286,7 +286,7 @@ def test_pixels_by_ddim_are_ours_for_every_prediction_and_from_no_signal_at_all(
     assert schedule.t_start == (0.999 if zero else 1.0) and bool(schedule.alpha(1.0) == 0) is zero
 
 
-# Around the network.
+# DenoiserWrapper the network.
 
 
 @pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
@@ -382,7 +382,7 @@ def test_a_pipeline_of_every_kind_is_loaded_ready_and_sampled_adaptively(loaded,
     cond = pipeline.conditions(told, count=1 if told is None else 2)
     solver = sd.ExponentialAdams(rtol=0.05, atol=0.05)
     flow = sd.ProbabilityFlow(pipeline.denoiser)
-    solution = sd.sample(flow, solver, (2, *pipeline.shape), cond=cond, terminal="denoise").check()
+    solution = sd.sample(flow, (2, *pipeline.shape), solver, cond=cond, terminal="denoise").check()
     assert torch.isfinite(pipeline.decode(solution.x)).all() and solution.evaluations.max() < 100
 
 
@@ -393,10 +393,12 @@ def test_an_adaptive_solver_gives_each_sample_its_own_steps_and_its_own_text(loa
     cond = pipeline.conditions(prompts, negative="")
     solver = sd.ExponentialAdams(rtol=1e-3, atol=1e-3)
     x = noise(3, 4, 8, 8) * torch.tensor([1, 2, 4]).reshape(3, 1, 1, 1)
-    together = sd.sample(flow, solver, x=x, cond=cond).check()
+    together = sd.sample(flow, solver=solver, x=x, cond=cond).check()
     assert len(set(together.evaluations.tolist())) > 1 and together.rows == 2 * together.evaluations.sum()
     for i, prompt in enumerate(prompts):
-        alone = sd.sample(flow, solver, x=x[i : i + 1], ids=[i], cond=pipeline.conditions(prompt, negative="")).check()
+        alone = sd.sample(
+            flow, solver=solver, x=x[i : i + 1], ids=[i], cond=pipeline.conditions(prompt, negative="")
+        ).check()
         assert apart(together.x[i : i + 1], alone.x) < 1e-3  # torch's kernels round by the size of a batch
         assert abs(int(together.evaluations[i]) - int(alone.evaluations[0])) <= 2
 
@@ -469,7 +471,7 @@ def test_half_precision_is_followed_and_the_state_keeps_its_own(saved, kind):
     assert denoiser.dtype is torch.bfloat16
     told = {"ddpm": None, "latent": None, "class_dit": 3}.get(kind, "a cat")
     cond = pipeline.conditions(told, count=1 if told is None else 2)
-    x = sd.sample(sd.ProbabilityFlow(denoiser), "dpm++2m", (2, *pipeline.shape), steps=3, cond=cond).x
+    x = sd.sample(sd.ProbabilityFlow(denoiser), (2, *pipeline.shape), "dpm++2m", steps=3, cond=cond).x
     assert x.dtype is torch.float32 and torch.isfinite(x).all()
     pipeline.adapter.net.to(torch.float32)
     assert denoiser.dtype is torch.float32
@@ -732,7 +734,7 @@ def test_one_command_makes_an_image_of_a_text(saved, loaded, here):
     pipeline = loaded("stable_diffusion")
     cond = pipeline.conditions("a cat", negative="")
     flow = sd.ProbabilityFlow(ClassifierFree(pipeline.denoiser, 7.5))
-    made = sd.sample(flow, "dpm++2m", (1, *pipeline.shape), steps=4, seed=0, cond=cond, terminal="denoise").x
+    made = sd.sample(flow, (1, *pipeline.shape), "dpm++2m", steps=4, seed=0, cond=cond, terminal="denoise").x
     image = (pipeline.decode(made)[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0)
     assert np.abs(imread(here / "cat.png")[..., :3] - image.numpy()).max() <= 0.51 / 255
 
@@ -777,7 +779,7 @@ def test_the_command_takes_classes_pixels_flows_and_another_end(saved, loaded, h
     pipeline = loaded("flux").sized(16, 16)
     cond = pipeline.conditions("a cat") | {"guidance": torch.tensor([2.0])}
     flow, shape = sd.ProbabilityFlow(pipeline.denoiser), (1, *pipeline.shape)
-    made = sd.sample(flow, "dpm++2m", shape, steps=2, seed=0, cond=cond, terminal="denoise").x
+    made = sd.sample(flow, shape, "dpm++2m", steps=2, seed=0, cond=cond, terminal="denoise").x
     with np.load(here / "c.npz") as file:
         assert apart(torch.from_numpy(file["samples"]), pipeline.decode(made)) < 1e-6
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 from torch import Tensor
 
-from scorediff.data import digits, digits_labels
-from scorediff.exact import Empirical, ExactDenoiser, Gaussian, GaussianMixture, Spectrum, Target
+from scorediff.lab.data import digits, digits_labels
 from scorediff.schedules import EDM, RectifiedFlow, Schedule, VPCosine, VPLinear
+from scorediff.targets import Empirical, ExactDenoiser, Gaussian, GaussianMixture, Spectrum, Target
 
 F64 = torch.float64
 RNG = np.random.default_rng(7)
@@ -208,8 +208,8 @@ def test_a_mixture_of_many_components_is_summed_in_blocks(monkeypatch):
     target, x = GaussianMixture([1 / 9] * 9, _numbers(9, 4), _covariance(4, 9)), _numbers(8, 4)
     t = np.linspace(0.1, 0.9, 8)
     whole, density = target.denoiser(VPLinear())(t, x), target.log_prob(x)
-    monkeypatch.setattr("scorediff.exact.mixture._BLOCK", 9)
-    monkeypatch.setattr("scorediff.exact.mixture._PASS", 27)
+    monkeypatch.setattr("scorediff.targets.mixture._BLOCK", 9)
+    monkeypatch.setattr("scorediff.targets.mixture._PASS", 27)
     torch.testing.assert_close(target.log_prob(x), density, rtol=1e-12, atol=1e-12)
     for got, wanted in zip(target.denoiser(VPLinear())(t, x), whole, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12)

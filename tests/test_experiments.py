@@ -10,13 +10,13 @@ from test_checkpoints import checkpoint
 from typer.testing import CliRunner
 
 import scorediff as sd
-from scorediff.checkpoints import load, save
 from scorediff.cli import app
-from scorediff.data import Data, load_data
-from scorediff.experiments import consistency, interpolation, quality, reconstruction, splitting, switching
-from scorediff.experiments.interpolation import slerp
-from scorediff.metrics import classifier, frechet_distance
-from scorediff.nn import UNet
+from scorediff.lab.checkpoints import load, save
+from scorediff.lab.data import Data, load_data
+from scorediff.lab.experiments import consistency, interpolation, quality, reconstruction, splitting, switching
+from scorediff.lab.experiments.interpolation import slerp
+from scorediff.lab.metrics import classifier, frechet_distance
+from scorediff.lab.networks import UNet
 
 NET = checkpoint(sd.VPLinear(), sd.EDMPrediction(0.75), UNet(width=16, multiples=(1,), blocks=1), (1, 8, 8), 10)
 DIGITS = load_data("digits")
@@ -59,8 +59,8 @@ def test_what_goes_to_noise_and_back_is_lost_at_the_rate_of_the_solvers_order(tm
     flow, chosen = sd.ProbabilityFlow(NET.denoiser), np.sort(np.random.default_rng(0).choice(1797, 4, replace=False))
     x = DIGITS.batch(chosen) * float(NET.schedule.alpha(NET.schedule.t_end))
     cond = {"label": torch.from_numpy(DIGITS.labels[chosen])}
-    latent = sd.encode(flow, "ddim", x, steps=20, cond=cond).x
-    back = sd.sample(flow, "ddim", x=latent, steps=20, cond=cond).x
+    latent = sd.encode(flow, x, "ddim", steps=20, cond=cond).x
+    back = sd.sample(flow, solver="ddim", x=latent, steps=20, cond=cond).x
     assert float(rows[0]["error"]) == pytest.approx(float(((back - x) / 2).square().mean()), rel=1e-5)
     # squared errors: by 2^2p
     falls = {
@@ -96,7 +96,7 @@ def test_the_error_is_split_into_its_parts(tmp_path):
 
 
 def test_an_exact_network_has_no_network_error(tmp_path):
-    exact = sd.Empirical(DIGITS.batch(slice(None)), 0.0).denoiser(sd.VPLinear())
+    exact = sd.targets.Empirical(DIGITS.batch(slice(None)), 0.0).denoiser(sd.VPLinear())
 
     class Exact(torch.nn.Module):
         def __init__(self):
@@ -137,7 +137,7 @@ def test_quality_is_the_distance_of_what_each_solver_makes_and_counts_evaluation
     assert spent == sorted(spent) and spent[0] < spent[-1]
     # a row again, by hand
     given = {"x": sd.prior(NET.schedule, (60, 1, 8, 8)), "cond": {"label": torch.arange(60) % 10}}
-    made = sd.sample(sd.ReverseSDE(NET.denoiser, 1.0), "ddim", **given, steps=10, batch_size=250).x
+    made = sd.sample(sd.ReverseSDE(NET.denoiser, 1.0), solver="ddim", **given, steps=10, batch_size=250).x
     real = DIGITS.batch(slice(None))
     by_hand = frechet_distance(real.flatten(1)[:, ::4].numpy(), made.flatten(1)[:, ::4].numpy())
     assert float(rows[3]["distance"]) == pytest.approx(by_hand.value, rel=1e-4)

@@ -11,21 +11,30 @@ from shared import shared
 
 import scorediff as sd
 from scorediff.denoiser import Rescheduled
+from scorediff.linear_parts import DataPart, GaussianPart, NoisePart, Preconditioned
+from scorediff.solvers import ExponentialRungeKutta32, ExponentialRungeKutta43
 from scorediff.solvers.adaptive.newton import Integrals
 from scorediff.study import reference
 
 SCHEDULE = sd.VPLinear()
 ANGLES = 2 * np.pi * np.arange(8) / 8
-RING = sd.GaussianMixture(
+RING = sd.targets.GaussianMixture(
     np.arange(1.0, 9.0) / 36, 1.5 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1), np.geomspace(0.01, 0.1, 8)
 )
-MODES = sd.GaussianMixture(np.full(12, 1 / 12), np.random.default_rng(0).standard_normal((12, 64)), np.full(12, 0.1))
-NARROW = sd.GaussianMixture(
+MODES = sd.targets.GaussianMixture(
+    np.full(12, 1 / 12), np.random.default_rng(0).standard_normal((12, 64)), np.full(12, 0.1)
+)
+NARROW = sd.targets.GaussianMixture(
     (0.5, 0.5),
     np.pad([[2.0, -1.0], [-1.0, 3.0]], ((0, 0), (0, 30))),
     np.pad([[1.0, 0.3], [0.2, 2.0]], ((0, 0), (0, 30)), constant_values=4e-4),
 )
-PARTS = [sd.Preconditioned(), sd.DataPart(), sd.NoisePart(), sd.GaussianPart.fit(RING.sample(1000), 2)]
+PARTS = [
+    Preconditioned(),
+    DataPart(),
+    NoisePart(),
+    GaussianPart.fit(RING.sample(1000), 2),
+]
 
 
 LAWS = {"ring": RING, "modes": MODES, "narrow": NARROW}
@@ -51,10 +60,10 @@ def rms(v):
 @pytest.mark.parametrize(
     ("target", "part"),
     [
-        (RING, sd.Preconditioned(1.04)),
-        pytest.param(MODES, sd.Preconditioned(), marks=pytest.mark.nightly),
-        pytest.param(RING, sd.GaussianPart.fit(RING.sample(2000), 1), marks=pytest.mark.nightly),
-        (NARROW, sd.GaussianPart.fit(NARROW.sample(2000), 2)),
+        (RING, Preconditioned(1.04)),
+        pytest.param(MODES, Preconditioned(), marks=pytest.mark.nightly),
+        pytest.param(RING, GaussianPart.fit(RING.sample(2000), 1), marks=pytest.mark.nightly),
+        (NARROW, GaussianPart.fit(NARROW.sample(2000), 2)),
     ],
     ids=["ring", "modes", "ring, Gaussian", "narrow, Gaussian"],
 )
@@ -62,7 +71,7 @@ def test_the_error_stays_within_ten_tolerances_and_falls_in_proportion_and_is_kn
     flow, x, truth = posed(target, 48)
     found, below = [], []
     for rtol in 10.0 ** -np.arange(2, 9):
-        solution = sd.solve(flow, sd.ExponentialAdams(rtol, part=part), x).check()
+        solution = sd.solve(flow, x, sd.ExponentialAdams(rtol, part=part)).check()
         error = rms(solution.x - truth)
         assert np.sqrt(np.mean(error**2)) < 10 * rtol * part.scale
         assert np.quantile(error, 0.95) < 10 * rtol * part.scale
@@ -80,16 +89,16 @@ def test_so_few_evaluations_are_enough(target, wanted):
     flow, x, truth = posed(target, 48)
     scale = float(target.sample(256, 1).square().mean().sqrt())
     for most, error in zip(wanted, (1e-2, 1e-3, 1e-4, 1e-6), strict=True):
-        solution = sd.solve(flow, sd.ExponentialAdams(error), x)
+        solution = sd.solve(flow, x, sd.ExponentialAdams(error))
         assert solution.evaluations.mean() < most
         assert np.sqrt(np.mean(rms(solution.x - truth) ** 2)) < 2 * error * scale
 
 
 @pytest.mark.parametrize("part", PARTS, ids=label)
-@pytest.mark.parametrize("schedule", by_day(SCHEDULES, (sd.SubVP(),)), ids=label)
+@pytest.mark.parametrize("schedule", by_day(SCHEDULES, (sd.schedules.SubVP(),)), ids=label)
 def test_every_linear_part_converges_on_every_schedule(schedule, part):
     flow, x, truth = posed(RING, 16, schedule)
-    solution = sd.solve(flow, sd.ExponentialAdams(1e-7, part=part), x).check()
+    solution = sd.solve(flow, x, sd.ExponentialAdams(1e-7, part=part)).check()
     assert np.median(rms(solution.x - truth)) < 1e-5
 
 
@@ -97,17 +106,17 @@ def test_a_gaussian_is_solved_exactly_with_its_own_part():
     rng = np.random.default_rng(3)
     basis = np.linalg.qr(rng.standard_normal((12, 12)))[0]
     variances = np.concatenate([[9.0, 4.0, 0.25], np.full(9, 1e-3)])
-    target = sd.Gaussian(rng.standard_normal(12), basis * variances @ basis.T)
-    part = sd.GaussianPart(target.mean, basis[:, :3], variances[:3], 1e-3)
+    target = sd.targets.Gaussian(rng.standard_normal(12), basis * variances @ basis.T)
+    part = GaussianPart(target.mean, basis[:, :3], variances[:3], 1e-3)
     flow = sd.ProbabilityFlow(target.denoiser(SCHEDULE))
     x = target.at(SCHEDULE, 1.0).sample(5)
-    solution = sd.solve(flow, sd.ExponentialAdams(1e-3, part=part), x).check()
+    solution = sd.solve(flow, x, sd.ExponentialAdams(1e-3, part=part)).check()
     torch.testing.assert_close(solution.x, target.flow(SCHEDULE, 1.0, 1e-3, x), rtol=1e-9, atol=1e-9)
     assert solution.evaluations.max() < 12
 
 
 def test_fit_finds_the_mean_the_wide_directions_and_the_rest():
-    part = sd.GaussianPart.fit(NARROW.sample(20_000), 2)
+    part = GaussianPart.fit(NARROW.sample(20_000), 2)
     data = NARROW.sample(20_000, 1).flatten(1)
     kept = data @ part.directions
     assert kept.var(0).sum() == pytest.approx(float(part.variances.sum()), rel=0.05)
@@ -146,7 +155,7 @@ def test_a_hard_sample_among_easy_ones_costs_them_nothing_bit_for_bit(part, dtyp
     solver = sd.ExponentialAdams(1e-4, part=part)
 
     def run(rows):
-        return sd.solve(flow, solver, x[rows], cond={"hard": hard[rows]}).check()
+        return sd.solve(flow, x[rows], solver, cond={"hard": hard[rows]}).check()
 
     together, order = run(torch.arange(64)), torch.randperm(64, generator=torch.manual_seed(0))
     others = torch.arange(64)[~hard]
@@ -166,30 +175,30 @@ def test_a_hard_sample_among_easy_ones_costs_them_nothing_bit_for_bit(part, dtyp
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_gaussian_part_is_bit_for_bit_too(dtype):
     # 17 directions: products of a matrix and a row that are no multiples of anything
-    target, part = NARROW, sd.GaussianPart.fit(NARROW.sample(500), 17)
+    target, part = NARROW, GaussianPart.fit(NARROW.sample(500), 17)
     flow = sd.ProbabilityFlow(
         sd.Denoiser(lambda x, t: x / (1 + x * x) * (1 + t[:, None]), SCHEDULE, sd.NoisePrediction())
     )
     x, solver = target.at(SCHEDULE, 1.0).sample(9).to(dtype), sd.ExponentialAdams(0.1, part=part)
-    together = sd.solve(flow, solver, x).check()
+    together = sd.solve(flow, x, solver).check()
     for i in range(9):
-        assert torch.equal(sd.solve(flow, solver, x[i : i + 1]).x, together.x[i : i + 1])
-    assert sd.solve(flow, solver, x[:0]).x.shape == (0, 32)
+        assert torch.equal(sd.solve(flow, x[i : i + 1], solver).x, together.x[i : i + 1])
+    assert sd.solve(flow, x[:0], solver).x.shape == (0, 32)
 
 
 def test_the_gaussian_part_takes_images():
-    images = sd.GaussianMixture((0.5, 0.5), torch.randn(2, 1, 4, 4, generator=torch.manual_seed(2)), 0.1)
+    images = sd.targets.GaussianMixture((0.5, 0.5), torch.randn(2, 1, 4, 4, generator=torch.manual_seed(2)), 0.1)
     flow, x, truth = posed(images, 4)
-    solution = sd.solve(flow, sd.ExponentialAdams(1e-6, part=sd.GaussianPart.fit(images.sample(200), 5)), x).check()
+    solution = sd.solve(flow, x, sd.ExponentialAdams(1e-6, part=GaussianPart.fit(images.sample(200), 5))).check()
     assert np.median(rms(solution.x - truth)) < 1e-5
 
 
 def test_save_times_are_met_by_the_polynomial_and_cost_nothing():
     flow, x, _ = posed(RING, 8)
     times = [1.0, 0.83, 0.5, 0.49, 0.1, 0.02, SCHEDULE.t_end]
-    plain = sd.solve(flow, sd.ExponentialAdams(1e-7), x).check()
-    saved = sd.solve(flow, sd.ExponentialAdams(1e-7), x, save=times).check()
-    exact = sd.solve(flow, sd.RK45(1e-10, 1e-10), x, save=times).check()
+    plain = sd.solve(flow, x, sd.ExponentialAdams(1e-7)).check()
+    saved = sd.solve(flow, x, sd.ExponentialAdams(1e-7), save=times).check()
+    exact = sd.solve(flow, x, sd.RK45(1e-10, 1e-10), save=times).check()
     assert np.array_equal(plain.evaluations, saved.evaluations) and torch.equal(plain.x, saved.x)
     for t, state, truth in zip(times, saved.states, exact.states, strict=True):
         assert rms(state - truth).max() < 1e-5, t
@@ -197,8 +206,8 @@ def test_save_times_are_met_by_the_polynomial_and_cost_nothing():
 
 
 CLOSE = [
-    sd.ExponentialAdams(1e-7), sd.ExponentialRungeKutta32(1e-5), sd.RK45(1e-8, 1e-8), sd.ExponentialRungeKutta43(1e-6),
-    sd.RK23(1e-6, 1e-6),
+    sd.ExponentialAdams(1e-7), ExponentialRungeKutta32(1e-5), sd.RK45(1e-8, 1e-8), ExponentialRungeKutta43(1e-6),
+    sd.solvers.RK23(1e-6, 1e-6),
 ]  # fmt: skip
 
 
@@ -225,10 +234,10 @@ def test_a_break_is_stepped_to_and_never_over(solver):
     guided = Guided()
     flow = sd.ProbabilityFlow(guided)
     x = RING.at(SCHEDULE, 1.0).sample(6)
-    solution = sd.solve(flow, solver, x, save=[0.6, 0.45]).check()
+    solution = sd.solve(flow, x, solver, save=[0.6, 0.45]).check()
     asked = np.concatenate(guided.asked)
     # every sample asks on either side; a method that has no stage at the end of its step on the far one alone
-    sides = (-1,) if isinstance(solver, sd.ExponentialRungeKutta32) else (1, -1)
+    sides = (-1,) if isinstance(solver, ExponentialRungeKutta32) else (1, -1)
     for b in guided.breaks:
         for side in sides:
             assert np.sum(asked == np.nextafter(b, side * 9)) >= 6
@@ -240,7 +249,7 @@ def test_a_break_is_stepped_to_and_never_over(solver):
         (np.nextafter(0.6, 0), np.nextafter(0.3, 1)),
         (np.nextafter(0.3, 0), 1e-3),
     ):
-        y = sd.solve(flow, sd.RK45(1e-11, 1e-11), y, t_start=a, t_end=b).check().x
+        y = sd.solve(flow, y, sd.RK45(1e-11, 1e-11), t_start=a, t_end=b).check().x
     assert np.median(rms(solution.x - y)) < 2e-5
     assert torch.isfinite(solution.states).all()
 
@@ -249,39 +258,39 @@ def test_a_break_is_stepped_to_and_never_over(solver):
 def test_encode_then_sample_comes_back(part):
     flow, x = sd.ProbabilityFlow(RING.denoiser(SCHEDULE)), RING.at(SCHEDULE, SCHEDULE.t_end).sample(8)
     solver = sd.ExponentialAdams(1e-9, part=part)
-    latent = sd.encode(flow, solver, x).check()
+    latent = sd.encode(flow, x, solver).check()
     assert np.all(latent.t == SCHEDULE.t_start)
-    torch.testing.assert_close(sd.solve(flow, solver, latent.x).x, x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sd.solve(flow, latent.x, solver).x, x, rtol=1e-5, atol=1e-5)
 
 
 def test_it_starts_where_alpha_is_zero():
     schedule = sd.RectifiedFlow()
     flow = sd.ProbabilityFlow(RING.denoiser(schedule))
     x = torch.randn(16, 2, dtype=torch.float64, generator=torch.manual_seed(1))
-    from_zero = sd.solve(flow, sd.ExponentialAdams(1e-7), x, t_start=1.0).check().x
-    near = sd.solve(flow, sd.ExponentialAdams(1e-7), x, t_start=1 - 1e-9).check().x
+    from_zero = sd.solve(flow, x, sd.ExponentialAdams(1e-7), t_start=1.0).check().x
+    near = sd.solve(flow, x, sd.ExponentialAdams(1e-7), t_start=1 - 1e-9).check().x
     assert np.median(rms(from_zero - near)) < 1e-6
 
 
 def test_the_noise_alone_does_not():
     flow = sd.ProbabilityFlow(RING.denoiser(sd.RectifiedFlow()))
     with pytest.raises(ValueError, match=r"log-SNR, which is infinite at t = 1"):
-        sd.sample(flow, sd.ExponentialAdams(part=sd.NoisePart()), (2, 2), t_start=1.0)
+        sd.sample(flow, (2, 2), sd.ExponentialAdams(part=NoisePart()), t_start=1.0)
 
 
 @pytest.mark.parametrize("part", PARTS, ids=label)
 def test_the_end_may_lie_close_to_the_data(part):
-    law = sd.GaussianMixture((0.5, 0.5), ((1.0, -0.5), (-0.6, 0.8)), (0.3, 0.4))
+    law = sd.targets.GaussianMixture((0.5, 0.5), ((1.0, -0.5), (-0.6, 0.8)), (0.3, 0.4))
     flow = sd.ProbabilityFlow(law.denoiser(SCHEDULE))
     x = law.at(SCHEDULE, 1.0).sample(16)
-    truth = sd.solve(flow, sd.RK45(1e-10, 1e-10), x, t_end=1e-7).check().x
-    solution = sd.solve(flow, sd.ExponentialAdams(1e-2, part=part), x, t_end=1e-7).check()
+    truth = sd.solve(flow, x, sd.RK45(1e-10, 1e-10), t_end=1e-7).check().x
+    solution = sd.solve(flow, x, sd.ExponentialAdams(1e-2, part=part), t_end=1e-7).check()
     assert np.quantile(rms(solution.x - truth), 0.8) < 0.1
 
 
 ADAPTIVE = [
-    sd.ExponentialAdams(1e-3), sd.ExponentialRungeKutta43(1e-3), sd.ExponentialRungeKutta32(1e-3), sd.RK45(1e-4, 1e-4),
-    sd.RK23(1e-3, 1e-3),
+    sd.ExponentialAdams(1e-3), ExponentialRungeKutta43(1e-3), ExponentialRungeKutta32(1e-3), sd.RK45(1e-4, 1e-4),
+    sd.solvers.RK23(1e-3, 1e-3),
 ]  # fmt: skip
 
 
@@ -302,8 +311,8 @@ def test_what_a_denoiser_is_given_is_left_alone_and_what_it_returns_may_be_writt
 
     reusing = Reusing()
     x = RING.at(SCHEDULE, 1.0).sample(5)
-    found = sd.solve(sd.ProbabilityFlow(reusing), solver, x).check()
-    assert torch.equal(found.x, sd.solve(sd.ProbabilityFlow(reusing.inner), solver, x).x)
+    found = sd.solve(sd.ProbabilityFlow(reusing), x, solver).check()
+    assert torch.equal(found.x, sd.solve(sd.ProbabilityFlow(reusing.inner), x, solver).x)
     assert all(torch.equal(given, copy) for given, copy in reusing.kept)
 
 
@@ -317,12 +326,12 @@ def test_a_budget_is_never_exceeded_and_a_short_first_leg_costs_little(solver):
 
     x = RING.at(SCHEDULE, 1.0).sample(3)
     flow = sd.ProbabilityFlow(Broken())
-    needed = sd.solve(flow, solver, x).check().evaluations
+    needed = sd.solve(flow, x, solver).check().evaluations
     for budget in (*range(10, 20), int(needed.min()), int(needed.max()) - 1):
-        assert sd.solve(flow, solver, x, max_evaluations=budget).evaluations.max() <= budget
+        assert sd.solve(flow, x, solver, max_evaluations=budget).evaluations.max() <= budget
     flow = sd.ProbabilityFlow(RING.denoiser(SCHEDULE))
-    plain = sd.solve(flow, solver, x).check()
-    short = sd.solve(flow, solver, x, save=[1 - 1e-9, np.nextafter(1.0, 0)]).check()
+    plain = sd.solve(flow, x, solver).check()
+    short = sd.solve(flow, x, solver, save=[1 - 1e-9, np.nextafter(1.0, 0)]).check()
     assert np.all(short.evaluations <= plain.evaluations + 25)
 
 
@@ -342,14 +351,14 @@ def test_orders_rise_and_stay_within_what_is_allowed():
     for largest in (1, 3, 8):
         orders = []
         sd.solve(
-            flow, sd.ExponentialAdams(1e-5, largest_k=largest), x, callback=lambda s, seen=orders: seen.append(s.order)
+            flow, x, sd.ExponentialAdams(1e-5, largest_k=largest), callback=lambda s, seen=orders: seen.append(s.order)
         ).check()
         assert np.max(orders) == largest + 1
 
 
 def test_what_goes_wrong_is_a_status_and_a_state():
     flow, x, _ = posed(RING, 3)
-    short = sd.solve(flow, sd.ExponentialAdams(1e-9), x, max_evaluations=20)
+    short = sd.solve(flow, x, sd.ExponentialAdams(1e-9), max_evaluations=20)
     assert np.all(short.status == sd.Status.BUDGET_EXHAUSTED) and np.all(short.evaluations == 20)
     assert np.all(short.t > SCHEDULE.t_end) and torch.isfinite(short.x).all()
 
@@ -359,14 +368,14 @@ def test_what_goes_wrong_is_a_status_and_a_state():
     x = torch.randn(8, 2, dtype=torch.float64, generator=torch.manual_seed(0))
     x[3] = 100.0
     flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
-    solution = sd.solve(flow, sd.ExponentialAdams(1e-4), x)
+    solution = sd.solve(flow, x, sd.ExponentialAdams(1e-4))
     assert solution.status.tolist() == [0, 0, 0, sd.Status.NON_FINITE, 0, 0, 0, 0] and torch.isfinite(solution.x).all()
 
     def jumps(x, t):
         return torch.where(t[:, None] < 0.5, 10.0, -10.0) * torch.ones_like(x)
 
     flow = sd.ProbabilityFlow(sd.Denoiser(jumps, SCHEDULE, sd.NoisePrediction()))
-    solution = sd.sample(flow, sd.ExponentialAdams(1e-12), (2, 2), dtype=torch.float64, max_evaluations=3000)
+    solution = sd.sample(flow, (2, 2), sd.ExponentialAdams(1e-12), dtype=torch.float64, max_evaluations=3000)
     assert set(solution.status.tolist()) <= set(map(int, sd.Status)) - {sd.Status.RUNNING}
 
 
@@ -374,9 +383,9 @@ def test_what_goes_wrong_is_a_status_and_a_state():
 def test_half_precision_carries_its_history_in_float32(dtype):
     flow = sd.ProbabilityFlow(sd.Denoiser(lambda x, t: 0.5 * x, SCHEDULE, sd.NoisePrediction()))
     x = torch.randn(4, 8, generator=torch.manual_seed(0))
-    half = sd.solve(flow, sd.ExponentialAdams(0.1), x.to(dtype)).check()
+    half = sd.solve(flow, x.to(dtype), sd.ExponentialAdams(0.1)).check()
     assert half.x.dtype == dtype
-    full = sd.solve(flow, sd.ExponentialAdams(1e-4), x).check()
+    full = sd.solve(flow, x, sd.ExponentialAdams(1e-4)).check()
     assert ((half.x.float() - full.x) / full.x.std()).abs().max() < 0.1
 
 
@@ -385,13 +394,13 @@ def test_half_precision_carries_its_history_in_float32(dtype):
     [
         (lambda: sd.ExponentialAdams(part="data"), r"part = 'data': give a LinearPart"),
         (lambda: sd.ExponentialAdams(largest_k=0), r"largest_k = 0: 1 to 12"),
-        (lambda: sd.Preconditioned(0.0), r"data_std = 0.0: give the data's standard deviation"),
-        (lambda: sd.GaussianPart.fit(torch.randn(1, 3), 1), r"give two samples or more"),
-        (lambda: sd.GaussianPart.fit(torch.randn(5, 3), 4), r"rank = 4: 5 samples of 3 entries tell of 1 to 3"),
-        (lambda: sd.GaussianPart([0.0, 0.0], [[1.0], [0.0]], [-1.0]), r"variances\[0\] is -1"),
-        (lambda: sd.GaussianPart([0.0, 0.0], [[1.0]], [1.0]), r"directions has shape \(1, 1\); it wants \(2, 1\)"),
-        (lambda: sd.Controller(safety=2.0), r"safety = 2.0 of the controller"),
-        (lambda: sd.Controller(grow=0.5), r"grow = 0.5 of the controller"),
+        (lambda: Preconditioned(0.0), r"data_std = 0.0: give the data's standard deviation"),
+        (lambda: GaussianPart.fit(torch.randn(1, 3), 1), r"give two samples or more"),
+        (lambda: GaussianPart.fit(torch.randn(5, 3), 4), r"rank = 4: 5 samples of 3 entries tell of 1 to 3"),
+        (lambda: GaussianPart([0.0, 0.0], [[1.0], [0.0]], [-1.0]), r"variances\[0\] is -1"),
+        (lambda: GaussianPart([0.0, 0.0], [[1.0]], [1.0]), r"directions has shape \(1, 1\); it wants \(2, 1\)"),
+        (lambda: sd.solvers.Controller(safety=2.0), r"safety = 2.0 of the controller"),
+        (lambda: sd.solvers.Controller(grow=0.5), r"grow = 0.5 of the controller"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_named(make, words):
@@ -402,31 +411,33 @@ def test_bad_settings_are_named(make, words):
 def test_the_mean_of_the_data_must_have_the_shape_of_a_sample():
     flow, x, _ = posed(RING, 2)
     with pytest.raises(ValueError, match=r"the mean of the data"):
-        sd.solve(flow, sd.ExponentialAdams(part=sd.GaussianPart.fit(torch.randn(9, 3), 1)), x)
+        sd.solve(flow, x, sd.ExponentialAdams(part=GaussianPart.fit(torch.randn(9, 3), 1)))
 
 
 # --- the controller, and pairs without a history ---
 
 
 def test_the_controller_keeps_its_limits():
-    c, one, no = sd.Controller(safety=0.9), np.ones(1), np.zeros(1, dtype=bool)
+    c, one, no = sd.solvers.Controller(safety=0.9), np.ones(1), np.zeros(1, dtype=bool)
     assert c.promise(np.array([1e-5]), 5, one) == pytest.approx(9.0)
     assert c.within(np.array([9.0]), ~no, no, np.array([7])) == 5.0
     assert c.within(np.array([9.0]), ~no, no, np.array([0])) == 9.0  # the first steps may grow faster
     assert c.within(np.array([9.0]), ~no, ~no, np.array([7])) == 1.0  # not after a rejection
     assert c.within(np.array([9.0]), no, no, np.array([7])) == 0.9  # a rejected step is always shorter
     assert c.within(np.array([1e-9]), no, no, np.array([7])) == 0.2
-    smooth = sd.Controller(integral=0.3, proportional=0.4)
+    smooth = sd.solvers.Controller(integral=0.3, proportional=0.4)
     # errors that rise are answered before they are too large
     assert smooth.promise(np.array([0.5]), 5, np.array([0.1])) < smooth.promise(np.array([0.5]), 5, np.array([0.5]))
 
 
-@pytest.mark.parametrize("solver", [sd.ExponentialRungeKutta32, sd.ExponentialRungeKutta43], ids=lambda s: s.__name__)
-@pytest.mark.parametrize("form", by_day([sd.DataForm(), sd.NoiseForm()], (sd.NoiseForm(),)), ids=label)
+@pytest.mark.parametrize("solver", [ExponentialRungeKutta32, ExponentialRungeKutta43], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "form", by_day([sd.solvers.DataForm(), sd.solvers.NoiseForm()], (sd.solvers.NoiseForm(),)), ids=label
+)
 def test_exponential_pairs_hold_their_tolerance(solver, form):
     flow, x, truth = posed(RING, 16)
     for rtol in (1e-3, 1e-5):
-        solution = sd.solve(flow, solver(rtol, form=form), x).check()
+        solution = sd.solve(flow, x, solver(rtol, form=form)).check()
         assert np.quantile(rms(solution.x - truth), 0.9) < 10 * rtol
         assert np.mean(rms(solution.x - truth) > solution.error) < 0.1
 
@@ -437,10 +448,10 @@ def test_exponential_pairs_hold_their_tolerance(solver, form):
 @pytest.mark.parametrize("n", by_day([25, 150, 2000], (25,)))
 def test_rejected_steps_leave_the_law_as_it_is(n):
     # 2000 samples see a standard deviation that is 6 % off
-    target = sd.Gaussian((0.5, -1.0), (0.05, 2.0))
+    target = sd.targets.Gaussian((0.5, -1.0), (0.05, 2.0))
     sde = sd.ReverseSDE(target.denoiser(SCHEDULE), eta=1.0)
     x = target.at(SCHEDULE, 0.6).sample(n, 1)
-    solution = sd.solve(sde, sd.AdaptiveSDE(1e-2), x, t_start=0.6, t_end=0.2, seed=3).check()
+    solution = sd.solve(sde, x, sd.solvers.AdaptiveSDE(1e-2), t_start=0.6, t_end=0.2, seed=3).check()
     exact = target.at(SCHEDULE, 0.2)
     assert solution.rejected.mean() > 0.5
     mean, std = solution.x.mean(0), solution.x.std(0)
@@ -453,30 +464,30 @@ def test_rejected_steps_leave_the_law_as_it_is(n):
 def test_along_one_path_samples_converge_as_the_tolerance_falls():
     sde = sd.ReverseSDE(RING.denoiser(SCHEDULE))
     x = RING.at(SCHEDULE, 1.0).sample(3)
-    ends = [sd.solve(sde, sd.AdaptiveSDE(rtol), x, seed=1).check() for rtol in (3e-2, 3e-3, 1e-3)]
+    ends = [sd.solve(sde, x, sd.solvers.AdaptiveSDE(rtol), seed=1).check() for rtol in (3e-2, 3e-3, 1e-3)]
     first, second = (float(np.median(rms(e.x - ends[-1].x))) for e in ends[:2])
     assert second < first / 2 and second < 0.05
     # alone and in a batch, the path of a sample is its own
-    alone = sd.solve(sde, sd.AdaptiveSDE(3e-2), x[1:2], seed=1, ids=[1])
+    alone = sd.solve(sde, x[1:2], sd.solvers.AdaptiveSDE(3e-2), seed=1, ids=[1])
     torch.testing.assert_close(alone.x, ends[0].x[1:2], rtol=1e-9, atol=1e-9)
 
 
 def test_noise_without_a_path_is_refused():
     sde = sd.ReverseSDE(RING.denoiser(SCHEDULE))
     with pytest.raises(ValueError, match=r"adaptive-sde takes a rejected step again in parts, .* give BrownianPath"):
-        sd.sample(sde, sd.AdaptiveSDE(), (2, 2), noise=sd.IndependentNoise)
+        sd.sample(sde, (2, 2), sd.solvers.AdaptiveSDE(), noise=sd.noise.IndependentNoise)
 
 
 def test_settings_are_plain_data_and_make_the_solver_again():
-    part = sd.GaussianPart.fit(RING.sample(100), 2)
+    part = GaussianPart.fit(RING.sample(100), 2)
     flow, x, _ = posed(RING, 2)
-    solution = sd.solve(flow, sd.ExponentialAdams(1e-4, part=part), x)
+    solution = sd.solve(flow, x, sd.ExponentialAdams(1e-4, part=part))
     again = sd.Solver.from_dict(json.loads(json.dumps(solution.settings["solver"])))
-    assert torch.equal(sd.solve(flow, again, x).x, solution.x)
+    assert torch.equal(sd.solve(flow, x, again).x, solution.x)
     assert "added up" in solution.settings["error"]
     with pytest.raises(TypeError, match=r"controller = 5 of ExponentialAdams"):
-        sd.solve(flow, sd.ExponentialAdams(controller=5), x)
+        sd.solve(flow, x, sd.ExponentialAdams(controller=5))
     with pytest.raises(ValueError, match=r"a Controller is given in Python"):
-        sd.solve(flow, "exponential-adams:controller=5", x)
-    fine = sd.solve(flow, "exponential-adams:rtol=1e-4,part=noise-part", x)
+        sd.solve(flow, x, "exponential-adams:controller=5")
+    fine = sd.solve(flow, x, "exponential-adams:rtol=1e-4,part=noise-part")
     assert fine.settings["solver"]["part"]["type"] == "NoisePart"

@@ -13,7 +13,7 @@ import scorediff as sd
 @pytest.mark.parametrize("spacing", SPACINGS, ids=label)
 def test_every_spacing_gives_a_falling_grid_that_hits_its_ends(spacing, schedule):
     for steps in (1, 2, 3, 7, 12, 100, 900):
-        if isinstance(spacing, sd.Times) and steps > 1:
+        if isinstance(spacing, sd.spacings.Times) and steps > 1:
             continue
         grid = spacing(schedule, steps)
         assert grid.steps == steps and grid.start == schedule.t_start and grid.end == schedule.t_end
@@ -26,8 +26,8 @@ def test_every_spacing_gives_a_falling_grid_that_hits_its_ends(spacing, schedule
 @given(ends=st.tuples(st.floats(-2.5, -0.5), st.floats(0.5, 2.5)))
 def test_a_start_below_the_schedules_own_is_met(spacing, schedule, ends):
     t_start, t_end = (schedule.time_at(value) for value in ends)
-    if isinstance(spacing, sd.Times):
-        grid = sd.Times((0.5 * (t_start + t_end),))(schedule, 2, t_start=t_start, t_end=t_end)
+    if isinstance(spacing, sd.spacings.Times):
+        grid = sd.spacings.Times((0.5 * (t_start + t_end),))(schedule, 2, t_start=t_start, t_end=t_end)
     else:
         grid = spacing(schedule, 5, t_start=t_start, t_end=t_end)
     assert grid.start == t_start and grid.end == t_end
@@ -42,14 +42,14 @@ def test_each_spacing_is_uniform_in_its_own_clock(schedule):
         return schedule.sigma(t) / schedule.alpha(t)
 
     clocks = [
-        (sd.UniformTime(), lambda t: t),
-        (sd.UniformLogSNR(), schedule.log_snr),
-        (sd.Quadratic(), np.sqrt),
-        (sd.Karras(rho=5.0), lambda t: ratio(t) ** (1 / 5)),
-        (sd.Exponential(), lambda t: np.log(ratio(t))),
-        (sd.UniformAngle(0.5), lambda t: np.arctan(ratio(t) / 0.5)),
-        (sd.FlowTime(), lambda t: ratio(t) / (1 + ratio(t))),
-        (sd.UniformIn(sd.DDIMCoordinates()), lambda t: ratio(t) ** (1 / 7)),
+        (sd.spacings.UniformTime(), lambda t: t),
+        (sd.spacings.UniformLogSNR(), schedule.log_snr),
+        (sd.spacings.Quadratic(), np.sqrt),
+        (sd.spacings.Karras(rho=5.0), lambda t: ratio(t) ** (1 / 5)),
+        (sd.spacings.Exponential(), lambda t: np.log(ratio(t))),
+        (sd.spacings.UniformAngle(0.5), lambda t: np.arctan(ratio(t) / 0.5)),
+        (sd.spacings.FlowTime(), lambda t: ratio(t) / (1 + ratio(t))),
+        (sd.spacings.UniformIn(sd.coordinates.DDIMCoordinates()), lambda t: ratio(t) ** (1 / 7)),
     ]
     for spacing, clock in clocks:
         steps = steps_of(spacing, clock)
@@ -59,7 +59,7 @@ def test_each_spacing_is_uniform_in_its_own_clock(schedule):
 @pytest.mark.parametrize("steps", [7, 10, 13, 30, 64, 160, 320, 999])
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_a_subsequence_holds_rows_of_the_table_each_once(steps, power):
-    grid = sd.Subsequence(power=power)(sd.VPDiscrete(), steps)
+    grid = sd.spacings.Subsequence(power=power)(sd.VPDiscrete(), steps)
     rows = grid.times * 1000 - 1
     np.testing.assert_allclose(rows, np.rint(rows), atol=1e-9)
     assert len(set(np.rint(rows))) == steps + 1
@@ -82,18 +82,30 @@ def test_a_grid_cannot_be_changed():
         (lambda: sd.Grid([1.0, 0.4, 0.5, 0.1]), ValueError, r"turns at times 1 and 2 \(0.4, 0.5\)"),
         (lambda: sd.Grid([1.0]), ValueError, "at least two"),
         (lambda: sd.Grid([1.0, float("nan")]), ValueError, "time 1 is nan"),
-        (lambda: sd.UniformTime()(sd.VPLinear(), 0), ValueError, "steps = 0"),
-        (lambda: sd.UniformTime()(sd.VPLinear(), -3), ValueError, "steps = -3"),
-        (lambda: sd.UniformTime()(sd.VPLinear(), 2.5), TypeError, "whole number, got 2.5"),
-        (lambda: sd.UniformTime()(sd.VPLinear(), 5, t_start=1.5), ValueError, "t_start = 1.5"),
-        (lambda: sd.UniformTime()(sd.VPLinear(), 5, t_start=0.2, t_end=0.4), ValueError, "t_end = 0.4"),
-        (lambda: sd.UniformLogSNR()(sd.RectifiedFlow(), 5, t_start=1.0), ValueError, "infinite at t = 1.*UniformAngle"),
-        (lambda: sd.Subsequence()(sd.VPDiscrete(), 1000), ValueError, "at most 999 fit"),
-        (lambda: sd.Times((0.5,))(sd.VPLinear(), 5), ValueError, "steps = 5 wants 4 inner times"),
-        (lambda: sd.Times()(sd.VPLinear(), 12), ValueError, "wants 11 inner times"),
-        (lambda: sd.Karras(rho=0.0)(sd.VPLinear(), 5), ValueError, r"Karras\(rho=0.0\) makes no grid of 5 steps"),
-        (lambda: sd.UniformAngle(data_std=0.0)(sd.VPLinear(), 5), ValueError, r"UniformAngle\(data_std=0.0\) makes no"),
-        (lambda: sd.Beta(a=0.0)(sd.VPLinear(), 5), ValueError, r"Beta\(a=0.0, b=0.6\) makes no grid"),
+        (lambda: sd.spacings.UniformTime()(sd.VPLinear(), 0), ValueError, "steps = 0"),
+        (lambda: sd.spacings.UniformTime()(sd.VPLinear(), -3), ValueError, "steps = -3"),
+        (lambda: sd.spacings.UniformTime()(sd.VPLinear(), 2.5), TypeError, "whole number, got 2.5"),
+        (lambda: sd.spacings.UniformTime()(sd.VPLinear(), 5, t_start=1.5), ValueError, "t_start = 1.5"),
+        (lambda: sd.spacings.UniformTime()(sd.VPLinear(), 5, t_start=0.2, t_end=0.4), ValueError, "t_end = 0.4"),
+        (
+            lambda: sd.spacings.UniformLogSNR()(sd.RectifiedFlow(), 5, t_start=1.0),
+            ValueError,
+            "infinite at t = 1.*UniformAngle",
+        ),
+        (lambda: sd.spacings.Subsequence()(sd.VPDiscrete(), 1000), ValueError, "at most 999 fit"),
+        (lambda: sd.spacings.Times((0.5,))(sd.VPLinear(), 5), ValueError, "steps = 5 wants 4 inner times"),
+        (lambda: sd.spacings.Times()(sd.VPLinear(), 12), ValueError, "wants 11 inner times"),
+        (
+            lambda: sd.spacings.Karras(rho=0.0)(sd.VPLinear(), 5),
+            ValueError,
+            r"Karras\(rho=0.0\) makes no grid of 5 steps",
+        ),
+        (
+            lambda: sd.spacings.UniformAngle(data_std=0.0)(sd.VPLinear(), 5),
+            ValueError,
+            r"UniformAngle\(data_std=0.0\) makes no",
+        ),
+        (lambda: sd.spacings.Beta(a=0.0)(sd.VPLinear(), 5), ValueError, r"Beta\(a=0.0, b=0.6\) makes no grid"),
     ],
 )
 def test_a_grid_that_cannot_be_one_is_refused_with_the_reason(make, error, word):

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import scorediff as sd
 from scorediff import verify
-from scorediff.conditions import Conditions
+from scorediff._core.conditions import Conditions
 from scorediff.denoiser import Rescheduled
 from scorediff.guidance import kinks
 
@@ -23,8 +23,8 @@ over_schedules = pytest.mark.parametrize(
     "schedule", by_day(SCHEDULES, (sd.VPLinear(), sd.EDM(), sd.RectifiedFlow())), ids=label
 )
 MEANS, STDS, WEIGHTS = ((-1.0, 0.5), (1.0, -0.5)), (0.4, 0.6), (0.3, 0.7)
-CLASSES = [sd.Gaussian(m, s**2) for m, s in zip(MEANS, STDS, strict=True)]
-WHOLE = sd.GaussianMixture(WEIGHTS, MEANS, [s**2 for s in STDS])
+CLASSES = [sd.targets.Gaussian(m, s**2) for m, s in zip(MEANS, STDS, strict=True)]
+WHOLE = sd.targets.GaussianMixture(WEIGHTS, MEANS, [s**2 for s in STDS])
 NONE = len(CLASSES)
 
 
@@ -32,7 +32,7 @@ NONE = len(CLASSES)
 class TwoClasses:
     """A network that knows two classes, and label 2 for neither, exactly: the denoiser of a two-class mixture."""
 
-    schedule: sd.Schedule = dataclasses.field(default_factory=sd.VPLinear)
+    schedule: sd.schedules.Schedule = dataclasses.field(default_factory=sd.VPLinear)
 
     def __call__(self, t, x, *, label):
         readings = [target.denoiser(self.schedule)(t, x) for target in (*CLASSES, WHOLE)]
@@ -114,7 +114,7 @@ def test_classifier_guidance_by_the_exact_classifier_is_classifier_free_guidance
         return torch.stack(laws).log_softmax(0)[label, torch.arange(len(x))]
 
     unconditional = WHOLE.denoiser(schedule)
-    by_classifier = sd.ClassifierGuidance(unconditional, log_prob, scale=2.0)
+    by_classifier = sd.guidance.ClassifierGuidance(unconditional, log_prob, scale=2.0)
     by_label = sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE})
     for t in (0.05, 0.3, 0.9):
         x = points(schedule, t)
@@ -126,15 +126,15 @@ def test_classifier_guidance_by_the_exact_classifier_is_classifier_free_guidance
 
 def test_autoguidance_is_the_weak_reading_and_scale_times_what_the_good_one_adds():
     schedule = sd.VPLinear()
-    weak = sd.GaussianMixture(WEIGHTS, MEANS, (0.5, 0.7)).denoiser(schedule)
+    weak = sd.targets.GaussianMixture(WEIGHTS, MEANS, (0.5, 0.7)).denoiser(schedule)
     good = as_network(sd.EDMPrediction(), schedule)
     x = points(schedule, 0.4)
-    reading = sd.Autoguidance(_Told(good, LABEL), weak, 2.5)(0.4, x)
+    reading = sd.guidance.Autoguidance(_Told(good, LABEL), weak, 2.5)(0.4, x)
     expected = weak(0.4, x)[1] + 2.5 * (good(0.4, x, label=LABEL)[1] - weak(0.4, x)[1])
     assert_close(reading[1], expected, rtol=1e-10, atol=1e-10)
     assert reading.rows == 2 * len(x)
     with pytest.raises(ValueError, match=r"weak\.on\(schedule\)"):
-        sd.Autoguidance(good, CLASSES[0].denoiser(sd.EDM()), 2.0)
+        sd.guidance.Autoguidance(good, CLASSES[0].denoiser(sd.EDM()), 2.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ class _Told:
 @pytest.mark.parametrize("of", [sd.DataPrediction(), sd.NoisePrediction(), sd.VPrediction()])
 def test_a_rescaled_output_has_the_standard_deviation_of_the_unguided_one(of):
     schedule = sd.VPLinear()
-    images = sd.Gaussian(torch.zeros(3, 8, 8, dtype=torch.float64), 0.3).denoiser(schedule)
+    images = sd.targets.Gaussian(torch.zeros(3, 8, 8, dtype=torch.float64), 0.3).denoiser(schedule)
     model = _Scaled(images)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     guided = sd.ClassifierFree(model, 5.0, null={"by": 0.5})
@@ -167,11 +167,11 @@ def test_a_rescaled_output_has_the_standard_deviation_of_the_unguided_one(of):
         return pair[0] * a + pair[1] * b
 
     for phi in (0.0, 0.7, 1.0):
-        found = output(sd.Rescaled(guided, phi, of)(0.4, x, **told))
+        found = output(sd.guidance.Rescaled(guided, phi, of)(0.4, x, **told))
         ratio = output(plain).flatten(1).std(1) / output(strong).flatten(1).std(1)
         factor = (phi * ratio + 1 - phi).reshape(-1, 1, 1, 1)
         assert_close(found, output(strong) * factor, rtol=1e-9, atol=1e-9)
-    assert sd.Rescaled(guided, 1.0, of)(0.4, x, **told).rows == 8
+    assert sd.guidance.Rescaled(guided, 1.0, of)(0.4, x, **told).rows == 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,7 +195,7 @@ class _Scaled:
 def test_guidance_in_an_interval_holds_there_and_nowhere_else():
     schedule = sd.VPLinear()
     guided = sd.ClassifierFree(TwoClasses(schedule), 3.0, null={"label": NONE})
-    limited = sd.Limited.in_sigma(guided, 0.2, 2.0)
+    limited = sd.guidance.GuidanceInterval.in_sigma(guided, 0.2, 2.0)
     for sigma, inside in ((0.19, False), (0.21, True), (1.99, True), (2.01, False)):
         t = schedule.time_at(-math.log(sigma))
         x = points(schedule, t)
@@ -205,15 +205,17 @@ def test_guidance_in_an_interval_holds_there_and_nowhere_else():
     at = [schedule.time_at(-math.log(s)) for s in (0.2, 2.0)]
     assert sorted(limited.breaks) == pytest.approx(at)
     assert limited(at[1], x, label=LABEL).rows == 2 * len(x) and limited(at[0], x, label=LABEL).rows == len(x)
-    assert sd.Limited(guided).breaks == () and sd.Limited(guided)(0.5, x, label=LABEL).rows == 2 * len(x)
-    assert sd.Limited(guided, low=50.0, high=60.0)(0.5, x, label=LABEL).rows == len(x)
-    assert sd.Limited(guided, low=-60.0, high=-50.0)(0.5, x, label=LABEL).rows == len(x)
+    assert sd.guidance.GuidanceInterval(guided).breaks == () and sd.guidance.GuidanceInterval(guided)(
+        0.5, x, label=LABEL
+    ).rows == 2 * len(x)
+    assert sd.guidance.GuidanceInterval(guided, low=50.0, high=60.0)(0.5, x, label=LABEL).rows == len(x)
+    assert sd.guidance.GuidanceInterval(guided, low=-60.0, high=-50.0)(0.5, x, label=LABEL).rows == len(x)
 
 
 def test_samples_at_times_of_their_own_are_read_as_one_by_one():
     schedule = sd.VPLinear()
     guided = sd.ClassifierFree(as_network(sd.NoisePrediction(), schedule), 3.0, null={"label": NONE})
-    limited = sd.Rescaled(sd.Limited.in_sigma(guided, 0.2, 2.0), 0.5, sd.NoisePrediction())
+    limited = sd.guidance.Rescaled(sd.guidance.GuidanceInterval.in_sigma(guided, 0.2, 2.0), 0.5, sd.NoisePrediction())
     times = np.array([0.02, 0.1, 0.3, 0.5, 0.8, 1.0])
     x = points(schedule, 0.5)
     reading = limited(times, x, label=LABEL)
@@ -230,17 +232,22 @@ def test_samples_at_times_of_their_own_are_read_as_one_by_one():
 def test_adaptive_solvers_step_to_the_ends_of_the_interval_and_agree(solver):
     schedule = sd.VPLinear()
     guided = sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE})
-    flow = sd.ProbabilityFlow(sd.Limited.in_sigma(guided, 0.3, 3.0))
+    flow = sd.ProbabilityFlow(sd.guidance.GuidanceInterval.in_sigma(guided, 0.3, 3.0))
     x = sd.prior(schedule, (6, 2), dtype=torch.float64)
     ends = sorted([schedule.t_start, *flow.denoiser.breaks, schedule.t_end], reverse=True)
     # leg by leg, so that no step meets a jump whatever the solver knows of it
     expected, inner = x, 1e-12
     for first, last in itertools.pairwise(ends):
         leg = sd.sample(
-            flow, sd.RK45(1e-9, 1e-9), x=expected, t_start=first - inner, t_end=last + inner, cond={"label": LABEL}
+            flow,
+            solver=sd.RK45(1e-9, 1e-9),
+            x=expected,
+            t_start=first - inner,
+            t_end=last + inner,
+            cond={"label": LABEL},
         )
         expected = leg.check().x
-    found = sd.sample(flow, solver, x=x, cond={"label": LABEL}).check()
+    found = sd.sample(flow, solver=solver, x=x, cond={"label": LABEL}).check()
     assert (found.x - expected).abs().max() < 2e-4
     assert len(x) * found.calls >= found.evaluations.sum()
     assert found.evaluations.sum() < found.rows < 2 * found.evaluations.sum()
@@ -254,32 +261,35 @@ def test_clipped_data_and_the_noise_that_agrees_with_it():
     model = WHOLE.denoiser(schedule)
     x = points(schedule, t) * 2
     data = model(t, x)[0]
-    clipped = sd.Clipped(model, 0.5)(t, x)
+    clipped = sd.guidance.Clipped(model, 0.5)(t, x)
     assert_close(clipped[0], data.clamp(-0.5, 0.5), rtol=1e-12, atol=1e-12)
     agrees_with_the_state(clipped, schedule, t, x)
     s = data.abs().amax(1, keepdim=True).clamp(min=0.5)
-    dynamic = sd.DynamicThreshold(model, share=1.0, bound=0.5)(t, x)
+    dynamic = sd.guidance.DynamicThreshold(model, share=1.0, bound=0.5)(t, x)
     assert_close(dynamic[0], data * 0.5 / s, rtol=1e-12, atol=1e-12)
     agrees_with_the_state(dynamic, schedule, t, x)
 
 
 def test_the_threshold_is_the_quantile_of_each_sample():
     schedule, t = sd.VPLinear(), 0.1
-    model = sd.Gaussian(torch.zeros(10, 10, dtype=torch.float64), 4.0).denoiser(schedule)
-    x = sd.Gaussian(torch.zeros(10, 10, dtype=torch.float64), 4.0).at(schedule, t).sample(3)
+    model = sd.targets.Gaussian(torch.zeros(10, 10, dtype=torch.float64), 4.0).denoiser(schedule)
+    x = sd.targets.Gaussian(torch.zeros(10, 10, dtype=torch.float64), 4.0).at(schedule, t).sample(3)
     sizes = model(t, x)[0].flatten(1).abs().sort(1).values
     s = sizes[:, 89].reshape(3, 1, 1)
     data = model(t, x)[0]
-    assert_close(sd.DynamicThreshold(model, share=0.9)(t, x)[0], data.clamp(-s, s) / s, rtol=1e-12, atol=1e-12)
+    assert_close(sd.guidance.DynamicThreshold(model, share=0.9)(t, x)[0], data.clamp(-s, s) / s, rtol=1e-12, atol=1e-12)
 
 
 def test_what_clips_is_recorded_and_order_tools_warn_of_it():
     schedule = sd.VPLinear()
-    guided = sd.Clipped(sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE}), 0.8)
+    guided = sd.guidance.Clipped(sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE}), 0.8)
     assert kinks(guided) == ("Clipped",) and kinks(guided.denoiser) == ()
-    assert sd.Limited(sd.DynamicThreshold(guided), low=0.0).kinks == ("DynamicThreshold", "Clipped")
+    assert sd.guidance.GuidanceInterval(sd.guidance.DynamicThreshold(guided), low=0.0).kinks == (
+        "DynamicThreshold",
+        "Clipped",
+    )
     flow = sd.ProbabilityFlow(guided)
-    solution = sd.sample(flow, "ddim", (6, 2), steps=4, cond={"label": LABEL}, dtype=torch.float64)
+    solution = sd.sample(flow, (6, 2), "ddim", steps=4, cond={"label": LABEL}, dtype=torch.float64)
     said = solution.settings["denoiser"]
     assert (said["type"], said["bound"], said["denoiser"]["scale"]) == ("Clipped", 0.8, 2.0)
     with pytest.warns(UserWarning, match="Clipped is not smooth"):
@@ -288,18 +298,24 @@ def test_what_clips_is_recorded_and_order_tools_warn_of_it():
             reference=torch.zeros(2, 2), progress=False,
         )  # fmt: skip
     with pytest.warns(UserWarning, match="Clipped is not smooth"):
-        verify.order("ddim", guidance=lambda model: sd.Clipped(model, 0.5), schedule=schedule, steps=(8, 12, 16, 24))
+        verify.order(
+            "ddim", guidance=lambda model: sd.guidance.Clipped(model, 0.5), schedule=schedule, steps=(8, 12, 16, 24)
+        )
 
 
 def test_a_solver_keeps_its_order_on_a_guided_equation_and_loses_it_where_that_jumps():
     def towards(model):
-        return sd.Autoguidance(model, sd.Gaussian(verify.GAUSSIAN.mean + 0.3, 1.0).denoiser(model.schedule), 1.5)
+        return sd.guidance.Autoguidance(
+            model, sd.targets.Gaussian(verify.GAUSSIAN.mean + 0.3, 1.0).denoiser(model.schedule), 1.5
+        )
 
     options = {"target": verify.GAUSSIAN, "schedule": sd.VPLinear()}
     smooth = verify.order("dpm++2m", guidance=towards, **options)
     assert smooth.ok, smooth
     with pytest.warns(UserWarning, match="jumps at t ="):
-        jumping = verify.order("dpm++2m", guidance=lambda m: sd.Limited(towards(m), low=0.1234), **options)
+        jumping = verify.order(
+            "dpm++2m", guidance=lambda m: sd.guidance.GuidanceInterval(towards(m), low=0.1234), **options
+        )
     assert not jumping.ok
 
 
@@ -307,8 +323,8 @@ def test_a_solver_keeps_its_order_on_a_guided_equation_and_loses_it_where_that_j
 
 
 PRIOR_STD, NOISE_STD = 0.7, 0.3
-PRIOR = sd.Gaussian(torch.tensor([0.5, -0.2, 0.1]), PRIOR_STD**2)
-OPERATOR = sd.Matrix(torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], dtype=torch.float64), (3,))
+PRIOR = sd.targets.Gaussian(torch.tensor([0.5, -0.2, 0.1]), PRIOR_STD**2)
+OPERATOR = sd.guidance.Matrix(torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], dtype=torch.float64), (3,))
 OBSERVED = torch.tensor([[0.8, -0.6]], dtype=torch.float64)
 
 
@@ -318,12 +334,12 @@ def posterior(operator=OPERATOR, noise_std=NOISE_STD, observed=OBSERVED):
     precision = a.T @ a / noise_std**2 + torch.eye(3, dtype=torch.float64) / PRIOR_STD**2
     covariance = precision.inverse()
     mean = covariance @ (a.T @ observed[0] / noise_std**2 + PRIOR.mean.double() / PRIOR_STD**2)
-    return sd.Gaussian(mean, (covariance + covariance.T) / 2)
+    return sd.targets.Gaussian(mean, (covariance + covariance.T) / 2)
 
 
 @over_schedules
 def test_pseudo_inverse_guidance_is_the_exact_posterior_of_isotropic_gaussian_data(schedule):
-    guided = sd.PseudoInverse(PRIOR.denoiser(schedule), OPERATOR, NOISE_STD, data_std=PRIOR_STD)
+    guided = sd.guidance.PiGDM(PRIOR.denoiser(schedule), OPERATOR, NOISE_STD, data_std=PRIOR_STD)
     exact = posterior().denoiser(schedule)
     for log_snr in (-2.0, 0.0, 2.5):
         t = schedule.time_at(log_snr)
@@ -334,9 +350,9 @@ def test_pseudo_inverse_guidance_is_the_exact_posterior_of_isotropic_gaussian_da
         assert (reading.rows, reading.vjps) == (5, 1)
     x = sd.prior(schedule, (200, 3), dtype=torch.float64)
     options = {"x": x, "cond": {"observed": OBSERVED}}
-    solution = sd.sample(sd.ProbabilityFlow(guided), "exponential-adams:rtol=1e-5", **options).check()
+    solution = sd.sample(sd.ProbabilityFlow(guided), solver="exponential-adams:rtol=1e-5", **options).check()
     assert_close(
-        solution.x, sd.sample(sd.ProbabilityFlow(exact), "exponential-adams:rtol=1e-5", x=x).x, rtol=0, atol=1e-5
+        solution.x, sd.sample(sd.ProbabilityFlow(exact), solver="exponential-adams:rtol=1e-5", x=x).x, rtol=0, atol=1e-5
     )
     assert solution.vjps == solution.calls
 
@@ -344,7 +360,7 @@ def test_pseudo_inverse_guidance_is_the_exact_posterior_of_isotropic_gaussian_da
 @torch.no_grad()
 def test_dps_is_the_posterior_that_takes_the_denoised_sample_for_the_data():
     schedule = sd.VPLinear()
-    guided = sd.DPS(PRIOR.denoiser(schedule), OPERATOR, NOISE_STD)
+    guided = sd.guidance.DPS(PRIOR.denoiser(schedule), OPERATOR, NOISE_STD)
     exact, a = posterior().denoiser(schedule), OPERATOR.matrix
     errors = []
     for t in (0.5, 0.2, 0.05, 0.01):
@@ -363,15 +379,15 @@ def test_dps_is_the_posterior_that_takes_the_denoised_sample_for_the_data():
 def test_inpainting_without_noise_keeps_what_is_known_and_fills_in_the_conditional_law():
     schedule = sd.VPLinear()
     known = torch.tensor([True, False, True])
-    guided = sd.PseudoInverse(PRIOR.denoiser(schedule), sd.Mask(known), 0.0, data_std=PRIOR_STD)
+    guided = sd.guidance.PiGDM(PRIOR.denoiser(schedule), sd.guidance.Mask(known), 0.0, data_std=PRIOR_STD)
     observed = torch.tensor([[0.9, 0.0, -0.4]], dtype=torch.float64)
     x = sd.sample(
-        sd.ProbabilityFlow(guided), "unipc-3", (500, 3), steps=40, cond={"observed": observed}, dtype=torch.float64,
+        sd.ProbabilityFlow(guided), (500, 3), "unipc-3", steps=40, cond={"observed": observed}, dtype=torch.float64,
         terminal="denoise",
     ).check().x  # fmt: skip
     assert_close(x[:, known], observed[:, known].expand(500, 2), rtol=0, atol=1e-9)
     free = sd.sample(
-        sd.ProbabilityFlow(PRIOR.denoiser(schedule)), "unipc-3", (500, 3), steps=40, dtype=torch.float64,
+        sd.ProbabilityFlow(PRIOR.denoiser(schedule)), (500, 3), "unipc-3", steps=40, dtype=torch.float64,
         terminal="denoise",
     ).x  # fmt: skip
     # independent entries: what is not known is as it would be alone
@@ -381,10 +397,15 @@ def test_inpainting_without_noise_keeps_what_is_known_and_fills_in_the_condition
 @pytest.mark.parametrize(
     ("operator", "shape"),
     [
-        (sd.Mask(torch.tensor([[True, False], [False, True]])), (1, 2, 2)),
-        (sd.Averages(2), (2, 4, 6)),
-        (sd.Matrix(torch.tensor([[1.0, 2.0, 0.5], [2.0, 4.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]), (3,)), (3,)),
-        (sd.Matrix(torch.tensor([[1.0, 2.0, 0.5, -1.0]]), (2, 2)), (2, 2)),
+        (sd.guidance.Mask(torch.tensor([[True, False], [False, True]])), (1, 2, 2)),
+        (sd.guidance.AveragePooling(2), (2, 4, 6)),
+        (
+            sd.guidance.Matrix(
+                torch.tensor([[1.0, 2.0, 0.5], [2.0, 4.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]), (3,)
+            ),
+            (3,),
+        ),
+        (sd.guidance.Matrix(torch.tensor([[1.0, 2.0, 0.5, -1.0]]), (2, 2)), (2, 2)),
     ],
 )
 def test_an_operator_has_its_adjoint_and_solves_its_normal_equations(operator, shape):
@@ -408,7 +429,7 @@ def example(cls, model):
         "scale": 1.5,
         "null": {"label": NONE},
         "log_prob": lambda x, t: -(x - 0.5).square().sum(1) / (1 + t),
-        "operator": sd.Mask(torch.tensor([True, False])),
+        "operator": sd.guidance.Mask(torch.tensor([True, False])),
         "noise_std": 0.5,
         "bound": 0.8,
         "low": -3.0,
@@ -428,7 +449,7 @@ def test_every_guidance_is_a_denoiser(cls):
     cond = {"label": LABEL} | (
         {"observed": torch.tensor([[0.3, 0.0]])} if "operator" in cls.__dataclass_fields__ else {}
     )
-    if cls is sd.Autoguidance:
+    if cls is sd.guidance.Autoguidance:
         guided = dataclasses.replace(guided, denoiser=_Told(TwoClasses(schedule), LABEL))
         cond = {}
     x = points(schedule, 0.5)
@@ -448,22 +469,27 @@ def test_every_guidance_is_a_denoiser(cls):
     t = sd.EDM().time_at(schedule.log_snr(0.5))
     assert_close(elsewhere(t, x / schedule.alpha(0.5), **cond)[0], one[0], rtol=1e-8, atol=1e-8)
     for problem, solver in ((sd.ProbabilityFlow(guided), "dpm++2m"), (sd.ReverseSDE(guided), "sde-dpm++2m")):
-        solution = sd.sample(problem, solver, x=x, steps=5, cond=cond).check()
+        solution = sd.sample(problem, solver=solver, x=x, steps=5, cond=cond).check()
         assert solution.rows >= 6 * solution.calls
         assert solution.settings["denoiser"]["type"] == cls.__name__
         assert len(json.dumps(solution.settings, allow_nan=False)) < 5000
     # around a network that is itself carried over from another schedule
     carried = guided.denoiser
-    inner = carried if isinstance(carried, sd.Guidance) else Rescheduled(Rescheduled(carried, sd.EDM()), schedule)
+    inner = (
+        carried if isinstance(carried, sd.guidance.Guidance) else Rescheduled(Rescheduled(carried, sd.EDM()), schedule)
+    )
     assert_close(dataclasses.replace(guided, denoiser=inner)(0.5, x, **cond)[0], one[0], rtol=1e-8, atol=1e-8)
 
 
 def test_gradients_flow_through_a_guided_run():
     x = points(sd.VPLinear(), 1.0)[:2].requires_grad_()
-    known = sd.Mask(torch.tensor([True, False]))
-    guided = sd.PseudoInverse(WHOLE.denoiser(sd.VPLinear()), known, 0.5)
+    known = sd.guidance.Mask(torch.tensor([True, False]))
+    guided = sd.guidance.PiGDM(WHOLE.denoiser(sd.VPLinear()), known, 0.5)
     cond = {"observed": torch.tensor([[0.3, 0.0]])}
-    run = lambda start: sd.sample(sd.ProbabilityFlow(guided), "ddim", x=start, steps=3, cond=cond, grad=True).x.sum()  # noqa: E731
+
+    def run(start):
+        return sd.sample(sd.ProbabilityFlow(guided), solver="ddim", x=start, steps=3, cond=cond, grad=True).x.sum()
+
     (slope,) = torch.autograd.grad(run(x), x)
     h = torch.zeros_like(x)
     h[0, 1] = 1e-5
@@ -475,10 +501,10 @@ def test_negative_conditions_come_with_the_samples_and_follow_them():
     x = sd.prior(sd.VPLinear(), (6, 2), dtype=torch.float64)
     negative = torch.tensor([1, 0, NONE, NONE, 1, 0])
     guided, cond = sd.ClassifierFree(model, 2.0, null={"label": 0}), {"label": LABEL, "negative_label": negative}
-    whole = sd.sample(sd.ProbabilityFlow(guided), "exponential-adams", x=x, cond=cond).check()
+    whole = sd.sample(sd.ProbabilityFlow(guided), solver="exponential-adams", x=x, cond=cond).check()
     for i in range(6):
         rows = {key: value[i : i + 1] for key, value in cond.items()}
-        alone = sd.sample(sd.ProbabilityFlow(guided), "exponential-adams", x=x[i : i + 1], cond=rows)
+        alone = sd.sample(sd.ProbabilityFlow(guided), solver="exponential-adams", x=x[i : i + 1], cond=rows)
         assert_close(alone.x, whole.x[i : i + 1], rtol=1e-9, atol=1e-9)
     reading = guided(0.5, x, **cond)
     told, away = model(0.5, x, label=LABEL), model(0.5, x, label=negative)
@@ -498,7 +524,7 @@ def test_a_trained_network_is_guided_by_the_label_that_stands_for_none():
 
 def measured(net=lambda x, t: x):
     model = sd.Denoiser(net, sd.VPLinear(), sd.NoisePrediction())
-    return sd.PseudoInverse(model, sd.Mask(torch.tensor([True, False])))(0.5, X, observed=X)
+    return sd.guidance.PiGDM(model, sd.guidance.Mask(torch.tensor([True, False])))(0.5, X, observed=X)
 
 
 def blocked():
@@ -540,43 +566,49 @@ X = points(sd.VPLinear(), 0.5)
         ),
         (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": 2})(0.5, X), "null tells label, which is not among"),
         (lambda: sd.ClassifierFree(None, 2.0), "wants a denoiser, got NoneType"),
-        (lambda: sd.Clipped(3), "wants a denoiser, got int"),
-        (lambda: sd.PseudoInverse(MODEL, X), "give an Operator"),
-        (lambda: sd.DPS(MODEL, OPERATOR, 0.1, math.nan), "a finite number is wanted"),
-        (lambda: sd.Matrix(torch.ones(1, 2, dtype=torch.int64), (2,)), "give floats"),
-        (lambda: sd.Mask(torch.tensor([True, False]))(torch.zeros(2, 3)), "a mask of shape"),
+        (lambda: sd.guidance.Clipped(3), "wants a denoiser, got int"),
+        (lambda: sd.guidance.PiGDM(MODEL, X), "give an Operator"),
+        (lambda: sd.guidance.DPS(MODEL, OPERATOR, 0.1, math.nan), "a finite number is wanted"),
+        (lambda: sd.guidance.Matrix(torch.ones(1, 2, dtype=torch.int64), (2,)), "give floats"),
+        (lambda: sd.guidance.Mask(torch.tensor([True, False]))(torch.zeros(2, 3)), "a mask of shape"),
         (lambda: blocked(), "no gradient with respect to the state"),
         (lambda: torch.inference_mode()(measured)(), "not inference_mode"),
-        (lambda: sd.Clipped(_Flat())(0.5, X), r"returned torch.float64 of shape \(6, 1\)"),
+        (lambda: sd.guidance.Clipped(_Flat())(0.5, X), r"returned torch.float64 of shape \(6, 1\)"),
         (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": 2})(0.5, X, label=1), "a row for each sample"),
-        (lambda: sd.Rescaled(MODEL), "only a guidance can be rescaled"),
-        (lambda: sd.Rescaled(sd.ClassifierFree(MODEL, 2.0), 1.5), "phi = 1.5"),
-        (lambda: sd.Limited(MODEL), "only a guidance can be limited"),
-        (lambda: sd.Limited(sd.ClassifierFree(MODEL, 2.0), 1.0, 1.0), "low < high"),
-        (lambda: sd.Limited.in_sigma(sd.ClassifierFree(MODEL, 2.0), -1.0, 1.0), "0 <= low < high"),
-        (lambda: sd.ClassifierGuidance(MODEL, 3), "log_prob must be a callable"),
-        (lambda: sd.ClassifierGuidance(WHOLE.denoiser(sd.VPLinear()), lambda x, t: x)(0.5, X), "one number a sample"),
-        (lambda: sd.ClassifierGuidance(WHOLE.denoiser(sd.VPLinear()), lambda x, t: t)(0.5, X), "does not depend on x"),
-        (lambda: sd.Clipped(MODEL, 0.0), "bound = 0"),
-        (lambda: sd.DynamicThreshold(MODEL, share=0.0), "share = 0"),
-        (lambda: sd.DPS(MODEL, OPERATOR, 0.0), "noise_std = 0"),
-        (lambda: sd.PseudoInverse(MODEL, OPERATOR, -1.0), "noise_std = -1"),
-        (lambda: sd.PseudoInverse(MODEL, OPERATOR, data_std=0.0), "data_std = 0"),
-        (lambda: sd.PseudoInverse(MODEL, OPERATOR)(0.5, X, label=LABEL), "what was measured is not given"),
+        (lambda: sd.guidance.Rescaled(MODEL), "only a guidance can be rescaled"),
+        (lambda: sd.guidance.Rescaled(sd.ClassifierFree(MODEL, 2.0), 1.5), "phi = 1.5"),
+        (lambda: sd.guidance.GuidanceInterval(MODEL), "only a guidance can be limited"),
+        (lambda: sd.guidance.GuidanceInterval(sd.ClassifierFree(MODEL, 2.0), 1.0, 1.0), "low < high"),
+        (lambda: sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(MODEL, 2.0), -1.0, 1.0), "0 <= low < high"),
+        (lambda: sd.guidance.ClassifierGuidance(MODEL, 3), "log_prob must be a callable"),
         (
-            lambda: sd.PseudoInverse(MODEL, sd.Mask(torch.tensor([True, False])))(
+            lambda: sd.guidance.ClassifierGuidance(WHOLE.denoiser(sd.VPLinear()), lambda x, t: x)(0.5, X),
+            "one number a sample",
+        ),
+        (
+            lambda: sd.guidance.ClassifierGuidance(WHOLE.denoiser(sd.VPLinear()), lambda x, t: t)(0.5, X),
+            "does not depend on x",
+        ),
+        (lambda: sd.guidance.Clipped(MODEL, 0.0), "bound = 0"),
+        (lambda: sd.guidance.DynamicThreshold(MODEL, share=0.0), "share = 0"),
+        (lambda: sd.guidance.DPS(MODEL, OPERATOR, 0.0), "noise_std = 0"),
+        (lambda: sd.guidance.PiGDM(MODEL, OPERATOR, -1.0), "noise_std = -1"),
+        (lambda: sd.guidance.PiGDM(MODEL, OPERATOR, data_std=0.0), "data_std = 0"),
+        (lambda: sd.guidance.PiGDM(MODEL, OPERATOR)(0.5, X, label=LABEL), "what was measured is not given"),
+        (
+            lambda: sd.guidance.PiGDM(MODEL, sd.guidance.Mask(torch.tensor([True, False])))(
                 0.5, X, label=LABEL, observed=X[:, :1]
             ),
             r"observed has shape \(6, 1\)",
         ),
-        (lambda: sd.Mask(torch.ones(2)), "boolean"),
-        (lambda: sd.Averages(0), "factor = 0"),
-        (lambda: sd.Averages(3)(torch.zeros(1, 1, 4, 4)), "do not fill"),
-        (lambda: sd.Matrix(torch.zeros(2, 3), (2, 2)), "4 columns"),
+        (lambda: sd.guidance.Mask(torch.ones(2)), "boolean"),
+        (lambda: sd.guidance.AveragePooling(0), "factor = 0"),
+        (lambda: sd.guidance.AveragePooling(3)(torch.zeros(1, 1, 4, 4)), "do not fill"),
+        (lambda: sd.guidance.Matrix(torch.zeros(2, 3), (2, 2)), "4 columns"),
         (
-            lambda: sd.PseudoInverse(sd.Gaussian().denoiser(sd.RectifiedFlow()), sd.Mask(torch.tensor([True, False])))(
-                1.0, X, observed=X
-            ),
+            lambda: sd.guidance.PiGDM(
+                sd.targets.Gaussian().denoiser(sd.RectifiedFlow()), sd.guidance.Mask(torch.tensor([True, False]))
+            )(1.0, X, observed=X),
             "where alpha is 0",
         ),
     ],
@@ -610,7 +642,7 @@ def test_what_lies_elsewhere_or_has_another_type_is_named():
 
 def test_the_law_of_a_guided_equation_is_not_measured():
     with pytest.raises(ValueError, match="orders are of the flow, at eta = 0"):
-        verify.order("ddpm", guidance=sd.Clipped)
+        verify.order("ddpm", guidance=sd.guidance.Clipped)
 
 
 # --- what is shared among samples, what lies at an end, what is nested
@@ -632,25 +664,27 @@ class _Tokens(torch.nn.Module):
 def test_a_shared_condition_stays_shared_whatever_its_length(length):
     sizes = set()
     model = sd.Denoiser(_Tokens(sizes), sd.VPLinear(), sd.NoisePrediction())
-    guided = sd.Limited.in_sigma(sd.ClassifierFree(model, 2.0, null={"label": 0.0}), 0.3, 3.0)
+    guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(model, 2.0, null={"label": 0.0}), 0.3, 3.0)
     x = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8)[:, None]
     cond = {"tokens": torch.arange(length)[:, None] / 10.0, "label": torch.arange(7.0)}
     flow = sd.ProbabilityFlow(guided)
-    whole = sd.sample(flow, "rk45", x=x, cond=cond).check()
+    whole = sd.sample(flow, solver="rk45", x=x, cond=cond).check()
     assert sizes == {(length, 1)}
-    batches = sd.sample(flow, "rk45", x=x, cond=cond, batch_size=length)
+    batches = sd.sample(flow, solver="rk45", x=x, cond=cond, batch_size=length)
     assert_close(batches.x, whole.x, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("solver", ["rk45", "exponential-adams", "heun"])
 def test_a_run_that_ends_or_begins_on_a_jump_stays_on_its_own_side(solver):
-    guided = sd.Limited.in_sigma(sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE}), 0.3, 3.0)
+    guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE}), 0.3, 3.0)
     flow, (low, high) = sd.ProbabilityFlow(guided), sorted(guided.breaks)
     steps = {} if solver != "heun" else {"steps": 8}
     x = sd.prior(sd.VPLinear(), (6, 2), dtype=torch.float64)
     for first, last in ((1.0, high), (high, low), (low, 1e-3)):
         on, beside = (
-            sd.sample(flow, solver, x=x, t_start=first - by, t_end=last + by, cond={"label": LABEL}, **steps).check()
+            sd.sample(
+                flow, solver=solver, x=x, t_start=first - by, t_end=last + by, cond={"label": LABEL}, **steps
+            ).check()
             for by in (0.0, 1e-9)
         )
         assert_close(on.x, beside.x, rtol=0, atol=1e-6)
@@ -660,34 +694,41 @@ def test_a_run_that_ends_or_begins_on_a_jump_stays_on_its_own_side(solver):
 def test_jumps_and_kinks_are_known_on_another_schedule_and_of_a_weak_network():
     schedule = sd.VPLinear()
     guided = sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE})
-    limited = sd.Limited.in_sigma(guided, 0.001, 2.0)
+    limited = sd.guidance.GuidanceInterval.in_sigma(guided, 0.001, 2.0)
     elsewhere = limited.on(sd.EDM())
     assert elsewhere.breaks == pytest.approx((2.0,)), "0.001 lies below the least sigma"
-    assert sd.Clipped(guided).on(sd.EDM()).kinks == ("Clipped",)
-    weak = sd.Limited(sd.Clipped(sd.ClassifierFree(TwoClasses(), 2.0, null={"label": NONE})), low=0.0)
-    auto = sd.Autoguidance(TwoClasses(), weak, 2.0)
+    assert sd.guidance.Clipped(guided).on(sd.EDM()).kinks == ("Clipped",)
+    weak = sd.guidance.GuidanceInterval(
+        sd.guidance.Clipped(sd.ClassifierFree(TwoClasses(), 2.0, null={"label": NONE})), low=0.0
+    )
+    auto = sd.guidance.Autoguidance(TwoClasses(), weak, 2.0)
     assert auto.kinks == ("Clipped",) and auto.breaks == weak.breaks
-    narrow = sd.Autoguidance(TwoClasses(schedule), Rescheduled(TwoClasses(sd.EDM(0.1, 10.0)), schedule), 2.0)
+    narrow = sd.guidance.Autoguidance(TwoClasses(schedule), Rescheduled(TwoClasses(sd.EDM(0.1, 10.0)), schedule), 2.0)
     with pytest.raises(ValueError, match="start and end the run inside"):
-        sd.sample(sd.ProbabilityFlow(narrow), "ddim", (6, 2), steps=2, cond={"label": LABEL}, dtype=torch.float64)
+        sd.sample(sd.ProbabilityFlow(narrow), (6, 2), "ddim", steps=2, cond={"label": LABEL}, dtype=torch.float64)
     with pytest.raises(ValueError, match="start and end the run inside"):
-        sd.sample(sd.ProbabilityFlow(sd.Clipped(narrow)), "ddim", (6, 2), steps=2, cond={"label": LABEL})
+        sd.sample(sd.ProbabilityFlow(sd.guidance.Clipped(narrow)), (6, 2), "ddim", steps=2, cond={"label": LABEL})
 
 
 def test_scales_multiply_the_gradient_and_counts_add_up_when_nested():
     schedule, x = sd.VPLinear(), points(sd.VPLinear(), 0.4)
-    exact, known = WHOLE.denoiser(schedule), sd.Mask(torch.tensor([True, False]))
+    exact, known = WHOLE.denoiser(schedule), sd.guidance.Mask(torch.tensor([True, False]))
     y = torch.tensor([[0.3, 0.0]], dtype=torch.float64)
     plain = exact(0.4, x)[1]
-    for make in (lambda s: sd.DPS(exact, known, 0.5, s), lambda s: sd.PseudoInverse(exact, known, 0.5, scale=s)):
+    for make in (
+        lambda s: sd.guidance.DPS(exact, known, 0.5, s),
+        lambda s: sd.guidance.PiGDM(exact, known, 0.5, scale=s),
+    ):
         once, thrice = (make(s)(0.4, x, observed=y)[1] - plain for s in (1.0, 3.0))
         assert_close(thrice, 3 * once)
     told = []
-    by_time = sd.ClassifierGuidance(exact, lambda x, t: told.append(t) or -x.square().sum(1), time=lambda t: 999 * t)
+    by_time = sd.guidance.ClassifierGuidance(
+        exact, lambda x, t: told.append(t) or -x.square().sum(1), time=lambda t: 999 * t
+    )
     by_time(0.4, x)
     assert told[0].tolist() == pytest.approx([399.6] * 6)
-    inner = sd.PseudoInverse(TwoClasses(), known, 0.5)
-    nested = sd.Clipped(sd.ClassifierFree(inner, 2.0, null={"label": NONE}), 3.0)
+    inner = sd.guidance.PiGDM(TwoClasses(), known, 0.5)
+    nested = sd.guidance.Clipped(sd.ClassifierFree(inner, 2.0, null={"label": NONE}), 3.0)
     reading = nested(0.4, x, label=LABEL, observed=y.expand(6, 2))
     assert (reading.rows, reading.vjps) == (12, 1)
 
@@ -697,19 +738,19 @@ def test_what_does_not_clip_changes_nothing_down_to_the_last_digits():
     model = sd.Denoiser(lambda x, t: torch.sin(x), schedule, sd.NoisePrediction())
     x = torch.linspace(-1, 1, 12).reshape(6, 2)
     t = 1e-3
-    assert_close(sd.Clipped(model, 100.0)(t, x)[1], model(t, x)[1], rtol=0, atol=1e-6)
+    assert_close(sd.guidance.Clipped(model, 100.0)(t, x)[1], model(t, x)[1], rtol=0, atol=1e-6)
     guided = sd.ClassifierFree(
         sd.Denoiser(lambda x, t, by: torch.sin(x) * by[:, None], schedule, sd.NoisePrediction()), 2.0, {"by": 0.5}
     )
     told = {"by": torch.ones(6)}
-    assert_close(sd.Rescaled(guided, 0.0)(t, x, **told)[1], guided(t, x, **told)[1], rtol=0, atol=1e-6)
-    flow = sd.ProbabilityFlow(sd.Clipped(sd.Gaussian((0.5, 0.1), 0.3).denoiser(sd.RectifiedFlow())))
-    sd.sample(flow, "euler", (3, 2), steps=4, t_end=0.0, spacing="uniform-time").check()
+    assert_close(sd.guidance.Rescaled(guided, 0.0)(t, x, **told)[1], guided(t, x, **told)[1], rtol=0, atol=1e-6)
+    flow = sd.ProbabilityFlow(sd.guidance.Clipped(sd.targets.Gaussian((0.5, 0.1), 0.3).denoiser(sd.RectifiedFlow())))
+    sd.sample(flow, (3, 2), "euler", steps=4, t_end=0.0, spacing="uniform-time").check()
 
 
 def test_a_matrix_that_lost_its_rank_to_rounding_has_a_least_norm_solution():
     a = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.7, -0.3]])
-    operator = sd.Matrix(torch.cat([a, (a[0] * 0.3 + a[1] / 7)[None]]), (3,))
+    operator = sd.guidance.Matrix(torch.cat([a, (a[0] * 0.3 + a[1] / 7)[None]]), (3,))
     y = operator(torch.ones(2, 3))
     solved = operator.solve(y, 1.0, 0.0)
     assert solved.abs().max() < 10
@@ -721,10 +762,10 @@ def test_no_network_is_kept_alive_by_a_measured_order():
         schedule = sd.VPLinear()
 
         def __call__(self, t, x):
-            return sd.Gaussian(verify.GAUSSIAN.mean, 1.0).denoiser(self.schedule)(t, x)
+            return sd.targets.Gaussian(verify.GAUSSIAN.mean, 1.0).denoiser(self.schedule)(t, x)
 
     weak = Weak()
-    verify.order("ddim", guidance=lambda m, weak=weak: sd.Autoguidance(m, weak, 1.5), target=verify.GAUSSIAN,
+    verify.order("ddim", guidance=lambda m, weak=weak: sd.guidance.Autoguidance(m, weak, 1.5), target=verify.GAUSSIAN,
                  schedule=sd.VPLinear(), steps=(4, 6, 8, 12))  # fmt: skip
     alive = weakref.ref(weak)
     del weak

@@ -14,7 +14,7 @@ import scorediff as sd
 from scorediff.verify import coefficients
 
 MEAN, VARIANCES = (0.7, -1.5, 0.1), (0.03, 0.8, 4.0)
-MIXTURE = sd.GaussianMixture(
+MIXTURE = sd.targets.GaussianMixture(
     weights=(0.2, 0.5, 0.3), means=((2.0, 0.0, 0.5), (-1.0, 1.5, 0.0), (0.0, -2.0, -0.5)), covariances=(0.05, 0.2, 0.4)
 )
 
@@ -37,7 +37,7 @@ def run(solver, schedule, log_snr, eta=0.0, target=MIXTURE, seed=5, dtype=torch.
     grid = grid_at(schedule, log_snr)
     x = sd.prior(schedule, (4, 3), t_start=grid.start, seed=seed, dtype=dtype)
     problem = sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
-    return sd.solve(problem, solver, x, grid=grid, seed=seed).check().x / schedule.alpha(grid.end)
+    return sd.solve(problem, x, solver, grid=grid, seed=seed).check().x / schedule.alpha(grid.end)
 
 
 def distance(a, b):
@@ -54,11 +54,11 @@ def rounding(solver, log_snr):
 
 #: By day one that preserves variance and one that does not: invariant coefficients are the same on the others.
 over_schedules = pytest.mark.parametrize("schedule", by_day(SCHEDULES, (sd.VPLinear(), sd.RectifiedFlow())), ids=label)
-EULER_DDIM = sd.Euler(sd.DDIMCoordinates())
+EULER_DDIM = sd.solvers.Euler(sd.coordinates.DDIMCoordinates())
 SAME = [
     # (one, other, eta, tolerance in float64, in float32): the noise form loses digits at a large log-SNR
     (sd.DDIM(), sd.DPMSolverPP(1), 0.0, 1e-13, 3e-5),
-    (sd.DDIM(), sd.DPMSolver(1), 0.0, 1e-12, 1e-4),
+    (sd.DDIM(), sd.solvers.DPMSolver(1), 0.0, 1e-12, 1e-4),
     (sd.DDIM(), EULER_DDIM, 0.0, 1e-12, 1e-4),
     (sd.DDIM(), sd.DDPM(), 1.0, 1e-13, 3e-5),
     (sd.DDPM(), sd.SDEDPMSolverPP(1), 1.0, 1e-13, 3e-5),
@@ -81,7 +81,7 @@ def test_one_sampler_under_two_names_gives_one_number(schedule, one, other, eta,
 @given(log_snr=log_snr_grids())
 def test_the_sde_2m_with_vanishing_eta_is_the_ode_2m(schedule, log_snr):
     log_snr = within(schedule, log_snr)
-    for sde, ode in ((sd.SDEDPMSolverPP(2), sd.DPMSolverPP(2)), (sd.SDEDPMSolver(2), sd.DPMSolver(2))):
+    for sde, ode in ((sd.SDEDPMSolverPP(2), sd.DPMSolverPP(2)), (sd.solvers.SDEDPMSolver(2), sd.solvers.DPMSolver(2))):
         # eta enters the coefficients squared, and the noise linearly
         assert distance(run(sde, schedule, log_snr, eta=1e-10), run(ode, schedule, log_snr)) < 1e-6
 
@@ -89,7 +89,10 @@ def test_the_sde_2m_with_vanishing_eta_is_the_ode_2m(schedule, log_snr):
 @given(log_snr=log_snr_grids())
 def test_the_flow_on_a_rectified_flow_stepped_by_euler_in_time_is_ddim(log_snr):
     schedule = sd.RectifiedFlow()
-    assert distance(run(sd.Euler(sd.Time()), schedule, log_snr), run(sd.DDIM(), schedule, log_snr)) < 1e-10
+    assert (
+        distance(run(sd.solvers.Euler(sd.coordinates.Time()), schedule, log_snr), run(sd.DDIM(), schedule, log_snr))
+        < 1e-10
+    )
 
 
 @given(log_snr=log_snr_grids())
@@ -101,7 +104,7 @@ def test_heun_in_ddim_coordinates_is_edms_written_out(log_snr):
         slope = (x - denoiser(s, x)[0]) / s
         euler = x + (r - s) * slope
         x = x + (r - s) * (slope + (euler - denoiser(r, euler)[0]) / r) / 2
-    assert distance(run(sd.Heun(sd.DDIMCoordinates()), schedule, log_snr), x) < 1e-10
+    assert distance(run(sd.Heun(sd.coordinates.DDIMCoordinates()), schedule, log_snr), x) < 1e-10
 
 
 def noise_of_ddim(schedule, grid, eta):
@@ -146,18 +149,23 @@ def test_ddpm_is_the_written_out_posterior(schedule, log_snr):
     gain = a * prior_variance / (a**2 * prior_variance + step_variance)
     mean = prior_mean + gain * (x - a * prior_mean)
     std = np.sqrt(prior_variance * (1 - gain * a))
-    z = sd.IndependentNoise(5, x)(schedule.log_snr(t), schedule.log_snr(s))
-    got = sd.solve(sd.ReverseSDE(MIXTURE.denoiser(schedule)), sd.DDPM(), x, grid=grid, seed=5).x
+    z = sd.noise.IndependentNoise(5, x)(schedule.log_snr(t), schedule.log_snr(s))
+    got = sd.solve(sd.ReverseSDE(MIXTURE.denoiser(schedule)), x, sd.DDPM(), grid=grid, seed=5).x
     assert distance(got, mean + std * z) < 1e-9
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
 def test_samplers_that_are_not_the_same_differ(schedule):
     log_snr = np.linspace(-2, 2, 9)
-    assert distance(run(sd.SDEDPMSolver(1), schedule, log_snr, 1.0), run(sd.DDPM(), schedule, log_snr, 1.0)) > 1e-2
+    assert (
+        distance(run(sd.solvers.SDEDPMSolver(1), schedule, log_snr, 1.0), run(sd.DDPM(), schedule, log_snr, 1.0)) > 1e-2
+    )
     assert distance(run(sd.SDEDPMSolverPP(1), schedule, log_snr, 0.5), run(sd.DDIM(), schedule, log_snr, 0.5)) > 1e-3
-    assert distance(run(sd.DDPMLargeVariance(), schedule, log_snr, 1.0), run(sd.DDPM(), schedule, log_snr, 1.0)) > 1e-2
-    assert distance(run(sd.DPMSolver(2), schedule, log_snr), run(sd.DPMSolverPP(2), schedule, log_snr)) > 1e-4
+    assert (
+        distance(run(sd.solvers.DDPMLargeVariance(), schedule, log_snr, 1.0), run(sd.DDPM(), schedule, log_snr, 1.0))
+        > 1e-2
+    )
+    assert distance(run(sd.solvers.DPMSolver(2), schedule, log_snr), run(sd.DPMSolverPP(2), schedule, log_snr)) > 1e-4
 
 
 @pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if s.invariant]), ids=label)
@@ -175,10 +183,10 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
         problem = sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
         x = sd.solve(
             problem,
-            solver,
             y * schedule.alpha(grid.start),
+            solver,
             grid=grid,
-            noise=sd.BrownianPath if noisy else sd.IndependentNoise,
+            noise=sd.noise.BrownianPath if noisy else sd.noise.IndependentNoise,
         ).x
         results.append(x / schedule.alpha(grid.end))
     found = max(distance(results[0], other) for other in results[1:])
@@ -201,7 +209,7 @@ def run_from_y(solver, schedule, log_snr, eta):
     y = sd.prior(sd.EDM(), (4, 3), t_start=float(np.exp(-log_snr[0])), dtype=torch.float64)
     denoiser = MIXTURE.denoiser(schedule)
     problem = sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
-    return sd.solve(problem, solver, y * schedule.alpha(grid.start), grid=grid).x / schedule.alpha(grid.end)
+    return sd.solve(problem, y * schedule.alpha(grid.start), solver, grid=grid).x / schedule.alpha(grid.end)
 
 
 @over_schedules
@@ -214,7 +222,7 @@ def test_a_data_form_method_is_exact_on_a_point_mass(solver, schedule, log_snr):
     log_snr = within(schedule, log_snr)
     # all that is left of the start is its noise, and the mean of the output is alpha_1 m whatever the grid
     eta = eta_of(solver)
-    point = sd.Gaussian((0.4, -1.0, 2.0), 0.0)
+    point = sd.targets.Gaussian((0.4, -1.0, 2.0), 0.0)
     a = run(solver, schedule, log_snr, eta, target=point)
     expected = torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)
     if eta == 0.0:

@@ -5,11 +5,11 @@ import pytest
 from discovery import by_day
 
 import scorediff as sd
-from scorediff.data import digits
 from scorediff.interop.inspection import _PREDICTIONS, _TIMES, inspect
+from scorediff.lab.data import digits
 
 SCHEDULE = sd.VPLinear()
-TARGET = sd.GaussianMixture()
+TARGET = sd.targets.GaussianMixture()
 DATA = TARGET.sample(64, seed=0).float()
 
 
@@ -88,14 +88,14 @@ def test_data_of_another_shape_are_refused():
         inspect(sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction()), (3,), data=DATA)
 
 
-ON = [sd.EDM(0.5, 1.5), sd.ZeroTerminalSNR(), sd.EDM(), sd.EDM(10.0, 80.0), sd.VE(), sd.RectifiedFlow(3.0)]
+ON = [sd.EDM(0.5, 1.5), sd.schedules.ZeroTerminalSNR(), sd.EDM(), sd.EDM(10.0, 80.0), sd.VE(), sd.RectifiedFlow(3.0)]
 
 
 @pytest.mark.parametrize("schedule", by_day(ON, ON[:2]))
 @pytest.mark.parametrize("std", [1.0, *(pytest.param(s, marks=pytest.mark.nightly) for s in (0.01, 30.0))])
 @pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_a_right_network_raises_no_alarm_on_any_schedule_or_scale(schedule, std, own):
-    target = sd.GaussianMixture((0.5, 0.5), ((-std, std / 2), (std, -std / 3)), (0.1 * std**2, 0.3 * std**2))
+    target = sd.targets.GaussianMixture((0.5, 0.5), ((-std, std / 2), (std, -std / 3)), (0.1 * std**2, 0.3 * std**2))
     exact = target.denoiser(schedule)
     net = sd.Denoiser(lambda x, t: exact(t.double().numpy(), x)[1], schedule, sd.NoisePrediction())
     found = inspect(net, (2,), data=None if own else target.sample(64, seed=1).float(), n=64)
@@ -105,7 +105,7 @@ def test_a_right_network_raises_no_alarm_on_any_schedule_or_scale(schedule, std,
 def test_what_cannot_be_looked_at_is_refused():
     net = sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction())
     with pytest.raises(TypeError, match="look at the denoiser that it guides"):
-        inspect(sd.Clipped(net), (2,), data=DATA)
+        inspect(sd.guidance.Clipped(net), (2,), data=DATA)
     with pytest.raises(ValueError, match="all alike"):
         inspect(net, (2,), data=DATA * 0)
     with pytest.raises(ValueError, match="for 100 samples"):

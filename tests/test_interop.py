@@ -52,7 +52,7 @@ def start(std=1.0, seed=7):
 
 
 def flow(model, solver, x, grid, **options):
-    return sd.solve(sd.ProbabilityFlow(model), solver, x, grid=grid, progress=False, **options).check().x
+    return sd.solve(sd.ProbabilityFlow(model), x, solver, grid=grid, progress=False, **options).check().x
 
 
 def gap(a, b):
@@ -107,7 +107,12 @@ def test_a_k_diffusion_model_gives_the_samples_of_its_own_euler_loop():
     x, label = start(float(model.sigma_max)), torch.tensor([0.1, -0.2, 0.5])
     theirs = euler_of_k_diffusion(model, x, sigmas, label=label)
     ours = flow(
-        from_k_diffusion(model), sd.Euler(), x, sigmas[:-1].tolist(), terminal=sd.Denoise(), cond={"label": label}
+        from_k_diffusion(model),
+        sd.solvers.Euler(),
+        x,
+        sigmas[:-1].tolist(),
+        terminal=sd.solvers.Denoise(),
+        cond={"label": label},
     )
     assert gap(ours, theirs) < SINGLE
 
@@ -148,7 +153,7 @@ def test_k_diffusions_own_models_and_samplers_give_our_samples(theirs, solver):
     made = from_k_diffusion(model)
     grid = np.clip(sigmas[:-1].tolist(), *made.schedule.domain)  # their ends are off by rounding
     reference = getattr(sampling, theirs)(model, x, sigmas, disable=True)
-    assert gap(flow(made, solver, x, grid, terminal=sd.Denoise()), reference) < SINGLE
+    assert gap(flow(made, solver, x, grid, terminal=sd.solvers.Denoise()), reference) < SINGLE
     # and ours above is theirs
     assert gap(Discrete(model.inner_model)(x, sigmas[3].expand(3)), model(x, sigmas[3].expand(3))) < SINGLE
 
@@ -181,7 +186,7 @@ def test_a_model_that_rounds_sigma_is_off_between_the_rows_of_its_table_and_not_
 def test_on_the_rows_of_the_table_a_model_that_rounds_sigma_gives_the_samples_of_one_that_does_not():
     smooth, rounded = (from_k_diffusion(Discrete(Raw(0.01), quantize)) for quantize in (False, True))
     levels, x = tuple(smooth.net.net.sigmas.tolist()), start(157.0)
-    for spacing, same in ((Rounded(levels), True), (sd.Karras(), False)):
+    for spacing, same in ((Rounded(levels), True), (sd.spacings.Karras(), False)):
         grid = spacing(smooth.schedule, 12)
         assert (gap(flow(smooth, "heun", x, grid), flow(rounded, "heun", x, grid)) < 1e-5) == same
 
@@ -250,8 +255,8 @@ def sample_as_edm(net, latents, nodes, class_labels=None):
 
 def sample_as_we_do(model, dtype, **grid):
     x, cond = start().to(dtype) * model.schedule.t_start, {"class_labels": torch.eye(3)}
-    options = {"terminal": sd.Denoise(), "cond": cond, "progress": False}
-    return sd.solve(sd.ProbabilityFlow(model), sd.Heun(), x, **grid, **options).check().x.double()
+    options = {"terminal": sd.solvers.Denoise(), "cond": cond, "progress": False}
+    return sd.solve(sd.ProbabilityFlow(model), x, sd.Heun(), **grid, **options).check().x.double()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -289,16 +294,20 @@ def test_the_ends_of_sigma_are_edms_cut_to_what_the_network_knows():
 
 def test_a_rounded_grid_lies_on_the_levels_nearest_to_the_other_grid_and_has_its_ends():
     levels, schedule = tuple(np.geomspace(0.01, 60.0, 200).tolist()), sd.EDM()
-    plain, rounded = sd.Karras()(schedule, 9).times, Rounded(levels)(schedule, 9).times
+    plain, rounded = sd.spacings.Karras()(schedule, 9).times, Rounded(levels)(schedule, 9).times
     assert rounded[0] == 80.0 and rounded[-1] == 0.002
     assert [min(levels, key=lambda level: abs(level - t)) for t in plain[1:-1]] == rounded[1:-1].tolist()
-    assert Rounded()(schedule, 9) == sd.Karras()(schedule, 9)
+    assert Rounded()(schedule, 9) == sd.spacings.Karras()(schedule, 9)
     assert Rounded.of(Preconditioned()) == Rounded()
-    assert Rounded.of(Table(), sd.UniformTime()) == Rounded(tuple(Table().u[:-1].flip(0).tolist()), sd.UniformTime())
+    assert Rounded.of(Table(), sd.spacings.UniformTime()) == Rounded(
+        tuple(Table().u[:-1].flip(0).tolist()), sd.spacings.UniformTime()
+    )
 
 
 @pytest.mark.parametrize("steps", range(1, 9))
-@pytest.mark.parametrize("spacing", [sd.UniformTime(), sd.Karras(), sd.UniformLogSNR(), sd.Karras(50.0)])
+@pytest.mark.parametrize(
+    "spacing", [sd.spacings.UniformTime(), sd.spacings.Karras(), sd.spacings.UniformLogSNR(), sd.spacings.Karras(50.0)]
+)
 def test_a_rounded_grid_never_uses_a_level_twice_and_uses_all_of_them_before_it_fails(spacing, steps):
     levels = (0.002, 0.5, 1.0, 2.0, 3.0, 10.0, 40.0, 41.0, 80.0)
     times = Rounded(levels, spacing)(sd.EDM(), steps).times
@@ -326,8 +335,8 @@ def test_a_velocity_network_gives_the_samples_of_euler_in_its_own_direction_of_t
     for i in range(n):
         up = up + -net(up, torch.full((3,), scale - scale * i / n)) / n
     grid = np.linspace(1.0, 0.0, n + 1)
-    assert gap(flow(with_data_at_0, sd.Euler(), start(), grid), down) < SINGLE
-    assert gap(flow(with_data_at_1, sd.Euler(), start(), grid), up) < SINGLE
+    assert gap(flow(with_data_at_0, sd.solvers.Euler(), start(), grid), down) < SINGLE
+    assert gap(flow(with_data_at_1, sd.solvers.Euler(), start(), grid), up) < SINGLE
     assert gap(up, down) < SINGLE
 
 
@@ -339,7 +348,7 @@ def test_uniform_steps_of_a_shifted_flow_are_euler_steps_of_its_network_at_shift
     for now, after in pairwise(shift * t / (1 + (shift - 1) * t) for t in uniform):
         x = x + (after - now) * net(x, torch.full((3,), now))
     model = from_flow_matching(net, data_at=0, shift=shift)
-    assert gap(flow(model, sd.DDIM(), start(), uniform[:-1], terminal=sd.Denoise()), x) < SINGLE
+    assert gap(flow(model, sd.DDIM(), start(), uniform[:-1], terminal=sd.solvers.Denoise()), x) < SINGLE
 
 
 # --- score_sde
@@ -375,7 +384,7 @@ def paper_ve(t, sigma_min=0.01, sigma_max=50.0):
 
 PAPERS = {
     "vp": (sd.VPLinear(), paper_vp, Raw(0.003), 1.0, 1e-3),
-    "sub-vp": (sd.SubVP(), paper_sub_vp, Raw(0.003), 1.0, 1e-2),
+    "sub-vp": (sd.schedules.SubVP(), paper_sub_vp, Raw(0.003), 1.0, 1e-2),
     "ve": (sd.VE(), paper_ve, Scored(), 50.0, 1e-5),
 }
 
@@ -395,10 +404,10 @@ def test_a_network_of_score_sde_gives_the_samples_of_the_probability_flow_writte
     theirs = [solve_ivp(drift, (1.0, t_end), x.double().numpy().ravel(), rtol=1e-5, atol=1e-5) for x in start(std)]
     theirs = torch.tensor(np.array([run.y[:, -1] for run in theirs])).reshape(SHAPE)
     problem, times = sd.ProbabilityFlow(from_score_sde(net, schedule)), {"t_start": 1.0, "t_end": t_end}
-    same = sd.SciPy("RK45", coordinates=sd.Time())
+    same = sd.backends.SciPy("RK45", coordinates=sd.coordinates.Time())
     # another run of the same method, and another method, to the tolerances of both
     for solver, tolerance in ((same, SINGLE), (sd.RK45(rtol=2e-6, atol=2e-6), 1e-4)):
-        ours = sd.solve(problem, solver, start(std), progress=False, **times).check().x
+        ours = sd.solve(problem, start(std), solver, progress=False, **times).check().x
         assert gap(ours.double(), theirs) < tolerance
 
 
@@ -466,7 +475,7 @@ def test_a_network_gives_the_same_samples_before_and_after_export_also_where_the
     assert after.dtype is torch.float32 and after.device == torch.device("cpu")
     for solver, options in (("dpm++2m", {"steps": 8}), (sd.RK45(1e-3, 1e-3), {})):
         here, there = (
-            sd.sample(sd.ProbabilityFlow(m), solver, (4, 2), cond=cond, progress=False, **options)
+            sd.sample(sd.ProbabilityFlow(m), (4, 2), solver, cond=cond, progress=False, **options)
             for m in (before, after)
         )
         assert gap(there.x, here.x) < 1e-6
@@ -477,11 +486,11 @@ def test_a_network_gives_the_same_samples_before_and_after_export_also_where_the
 def test_a_program_of_a_fixed_batch_says_which_one_and_what_to_do(programs):
     cond = {"shift": torch.tensor([[0.0], [0.1], [0.3], [-2.0]])}
     fixed, bounded = (sd.ProbabilityFlow(noise(programs[form])) for form in ("fixed", "bounded"))
-    assert sd.sample(fixed, "ddim", (4, 2), steps=3, cond=cond, progress=False).check().x.shape == (4, 2)
+    assert sd.sample(fixed, (4, 2), "ddim", steps=3, cond=cond, progress=False).check().x.shape == (4, 2)
     with pytest.raises(ValueError, match=r"shape \(\d, 2\): it takes \(4, 2\).*dynamic"):
-        sd.sample(fixed, sd.RK45(1e-3, 1e-3), (4, 2), cond=cond, progress=False)
+        sd.sample(fixed, (4, 2), sd.RK45(1e-3, 1e-3), cond=cond, progress=False)
     with pytest.raises(ValueError, match=r"shape \(5, 2\).*<= 4.*dynamic"):
-        sd.sample(bounded, "ddim", (5, 2), steps=3, cond={"shift": torch.zeros(5, 1)}, progress=False)
+        sd.sample(bounded, (5, 2), "ddim", steps=3, cond={"shift": torch.zeros(5, 1)}, progress=False)
 
 
 class Growing(nn.Module):
@@ -613,7 +622,7 @@ READERS = {
         lambda x, s: -gaussian_velocity(x, 1 - s / 1000), data_at=1, shift=3.0, time_scale=1000
     ),
     "score_sde, vp": lambda: from_score_sde(GaussianNoise(), sd.VPLinear()),
-    "score_sde, sub-vp": lambda: from_score_sde(gaussian_sub_vp, sd.SubVP()),
+    "score_sde, sub-vp": lambda: from_score_sde(gaussian_sub_vp, sd.schedules.SubVP()),
     "score_sde, ve": lambda: from_score_sde(gaussian_score, sd.VE()),
     "exported": exported_gaussian,
 }
@@ -622,7 +631,7 @@ READERS = {
 @pytest.mark.parametrize("kind", READERS)
 def test_every_adapter_reads_an_exact_gaussian_as_its_data_and_noise_at_common_times_and_at_one_per_sample(kind):
     model = READERS[kind]()
-    exact = sd.Gaussian(MEAN, VARIANCE).denoiser(model.schedule)
+    exact = sd.targets.Gaussian(MEAN, VARIANCE).denoiser(model.schedule)
     lo, hi = model.schedule.t_end, model.schedule.t_start
     times = lo + (hi - lo) * np.array([0.01, 0.2, 0.5, 0.9, 1.0])
     x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -669,7 +678,7 @@ def test_conditions_reach_the_network_and_follow_their_samples(kind):
 
     def run(rows):
         options = {"cond": {name: labels[rows]}, "t_start": 0.9, "t_end": 0.1, "progress": False}
-        return sd.solve(problem, sd.RK45(), x[rows], **options).check().x
+        return sd.solve(problem, x[rows], sd.RK45(), **options).check().x
 
     torch.testing.assert_close(run([0, 1, 2]), torch.cat([run([i]) for i in range(3)]), rtol=1e-6, atol=1e-6)
 

@@ -18,7 +18,7 @@ from scorediff.verify.moments import moments
 from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE, ends
 from scorediff.verify.two_sample import Alternative, power, scaled, shifted, two_sample
 
-NORMAL = sd.Gaussian((0.0,), (1.0,))
+NORMAL = sd.targets.Gaussian((0.0,), (1.0,))
 SPAN = dict(zip(("t_start", "t_end"), ends(sd.VPLinear()), strict=True))
 
 
@@ -87,7 +87,7 @@ def test_a_sampler_falls_to_the_exact_law_at_its_own_order(solver, eta, order):
 
 def test_the_distance_is_that_of_the_two_outputs_by_the_formula_for_any_covariances():
     root = np.random.default_rng(1).standard_normal((3, 3))
-    target = sd.Gaussian((1.0, 0.0, -2.0), root @ root.T + 0.1 * np.eye(3))
+    target = sd.targets.Gaussian((1.0, 0.0, -2.0), root @ root.T + 0.1 * np.eye(3))
     rule = {"t_start": 0.9, "t_end": 0.1}
     found = marginals(Sampler("ddim", 1.0, 10), Sampler("heun", steps=5), target, tolerance=0.1, **rule)
     one = moments("ddim", target, eta=1.0, steps=10, **rule).law
@@ -148,7 +148,7 @@ def test_a_function_that_declares_nothing_is_held_to_order_one():
             x = x + (s - t) * (schedule.d_alpha(t) * data + schedule.d_sigma(t) * eps)
         return x
 
-    found = marginals(Sampler(euler, steps=20), Sampler(sd.Euler(), steps=40, grid="uniform-time"))
+    found = marginals(Sampler(euler, steps=20), Sampler(sd.solvers.Euler(), steps=40, grid="uniform-time"))
     assert found.same
     assert str(found).startswith("euler (20 steps) and euler (40 steps): one law: W2 falls at order 1.0")
     assert "at 320 and 640 steps" in str(found)
@@ -196,13 +196,13 @@ def test_the_two_samplers_are_given_starts_and_noises_of_their_own():
 
 def test_a_data_set_and_the_exact_law_are_tested_too_and_an_alternative_may_be_named():
     options = {"n": 300, "alpha": 0.01, "alternative": shifted(0.5)}
-    found = marginals("dpm++2m", None, sd.Empirical(), **options)
+    found = marginals("dpm++2m", None, sd.targets.Empirical(), **options)
     assert found.same
     assert str(found).startswith("dpm++2m (50 steps) and the exact law: no difference found")
     assert found.found.power > 0.9
     assert found.found.alternative == "a mean shifted by 0.5 standard deviations"
-    assert marginals("dpm++2m", None, sd.Empirical(), **options) == found
-    assert marginals("dpm++2m", None, sd.Empirical(), **options, seed=1) != found
+    assert marginals("dpm++2m", None, sd.targets.Empirical(), **options) == found
+    assert marginals("dpm++2m", None, sd.targets.Empirical(), **options, seed=1) != found
 
 
 def test_no_difference_is_found_where_there_is_none_but_at_the_false_alarm_rate():

@@ -11,8 +11,8 @@ import torch
 from discovery import METRICS
 from scipy import linalg
 
-from scorediff.data import Data, load_data
-from scorediff.metrics import (
+from scorediff.lab.data import Data, load_data
+from scorediff.lab.metrics import (
     Estimate,
     classifier,
     clip_score,
@@ -25,7 +25,7 @@ from scorediff.metrics import (
     save_classifier,
     sliced_wasserstein,
 )
-from scorediff.metrics.estimate import jackknife
+from scorediff.lab.metrics.estimate import jackknife
 
 
 def normal(n, dim=3, mean=0.0, std=1.0, seed=0):

@@ -24,7 +24,7 @@ from mutations import (
 from sources import sources
 
 import scorediff as sd
-from scorediff import registry
+from scorediff._core import registry
 
 ON_PAGE = outcomes_of(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
 AGAIN = "run `python tests/mutations.py`"
@@ -92,7 +92,7 @@ OF_EACH_MODULE = list({slip.module: slip for slip in SLIPS if slip not in REFUSE
 def test_a_mutant_goes_and_leaves_classes_registry_and_modules_as_they_were(slip):
     def known():
         gc.collect()
-        return {base: registry.concrete(base) for base in (sd.Solver, sd.Coordinates, sd.Spacing)}
+        return {base: registry.concrete(base) for base in (sd.Solver, sd.coordinates.Coordinates, sd.spacings.Spacing)}
 
     before, modules = known(), dict(sys.modules)
     assert not [cls for cls in before[sd.Solver] if cls.__module__.startswith("mutant.")]

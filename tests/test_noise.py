@@ -9,7 +9,7 @@ import torch
 import scorediff as sd
 from scorediff.noise import start_noise
 
-KINDS = [sd.IndependentNoise, sd.BrownianPath]
+KINDS = [sd.noise.IndependentNoise, sd.noise.BrownianPath]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -21,7 +21,7 @@ def test_a_sample_sees_the_same_noise_in_any_batch(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_process_sees_the_same_noise(kind, fresh):
-    draw = f"sd.{kind.__name__}(3, torch.zeros(1, 2, dtype=torch.float64), ids=[7])(0.5, 0.25).tolist()"
+    draw = f"sd.noise.{kind.__name__}(3, torch.zeros(1, 2, dtype=torch.float64), ids=[7])(0.5, 0.25).tolist()"
     code = f"import torch, scorediff as sd; print({draw})"
     there = fresh(code).stdout
     here = kind(3, torch.zeros(1, 2, dtype=torch.float64), ids=[7])(0.5, 0.25)
@@ -69,7 +69,7 @@ def path_of(noise):
 
 
 def test_a_brownian_path_is_the_same_on_every_grid_and_in_either_direction():
-    w, h = path_of(sd.BrownianPath(1, torch.zeros(3, 2, dtype=torch.float64)))
+    w, h = path_of(sd.noise.BrownianPath(1, torch.zeros(3, 2, dtype=torch.float64)))
     nodes = np.sort(np.random.default_rng(0).uniform(-3, 3, 33))
     coarse = w(nodes[0], nodes[-1])
     fine = sum(w(a, b) for a, b in pairwise(nodes))
@@ -97,9 +97,9 @@ def test_noise_does_not_depend_on_the_dtype_beyond_its_rounding():
 )
 def test_bad_seeds_and_ids_are_refused(args, word):
     with pytest.raises(ValueError, match=word):
-        sd.IndependentNoise(args[0], torch.zeros(1, 2), args[1])
+        sd.noise.IndependentNoise(args[0], torch.zeros(1, 2), args[1])
 
 
 def test_a_clock_beyond_the_brownian_tree_is_refused():
     with pytest.raises(ValueError, match="1024"):
-        sd.BrownianPath(0, torch.zeros(1, 1))(0.0, 2000.0)
+        sd.noise.BrownianPath(0, torch.zeros(1, 1))(0.0, 2000.0)

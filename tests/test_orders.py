@@ -33,7 +33,7 @@ def test_a_solver_has_the_order_it_declares(solver):
 @pytest.mark.parametrize("solver", [s for s in stand_ins(ADAPTIVE) if s.order < 4], ids=label)
 def test_an_adaptive_solver_has_the_order_it_declares_in_the_mean_number_of_its_steps(solver):
     # a ladder of tolerances is long where the order is high
-    testing.assert_order(solver, target=sd.Gaussian((0.3, -0.5), (0.1, 1.5)), schedule=sd.VPLinear())
+    testing.assert_order(solver, target=sd.targets.Gaussian((0.3, -0.5), (0.1, 1.5)), schedule=sd.VPLinear())
 
 
 @pytest.mark.recorded
@@ -93,11 +93,14 @@ def test_a_solver_of_the_sde_has_the_strong_order_it_declares(solver):
 @pytest.mark.parametrize("n", [7, 13, 30, 64, 160, 320])
 def test_subsequences_of_a_thousand_step_model_keep_ddims_order(n):
     schedule = sd.VPDiscrete()
-    target = sd.Gaussian((0.5,), (0.25,))
+    target = sd.targets.Gaussian((0.5,), (0.25,))
     flow = sd.ProbabilityFlow(target.denoiser(schedule))
     x = target.at(schedule, 1.0).sample(8)
     error = float(
-        (sd.solve(flow, sd.DDIM(), x, steps=n, spacing=sd.Subsequence()).x - target.flow(schedule, 1.0, 1e-3, x))
+        (
+            sd.solve(flow, x, sd.DDIM(), steps=n, spacing=sd.spacings.Subsequence()).x
+            - target.flow(schedule, 1.0, 1e-3, x)
+        )
         .abs()
         .max()
     )
@@ -105,9 +108,9 @@ def test_subsequences_of_a_thousand_step_model_keep_ddims_order(n):
     assert 0.1 < error * n < 10
 
 
-@pytest.mark.parametrize("schedule", [sd.EDM(sigma_min=1e-2), sd.VPLinear(), sd.SubVP()], ids=label)
+@pytest.mark.parametrize("schedule", [sd.EDM(sigma_min=1e-2), sd.VPLinear(), sd.schedules.SubVP()], ids=label)
 def test_the_terminal_maps_leave_what_they_say(schedule):
-    target, variance = sd.Gaussian((0.3,), (0.5,)), 0.5
+    target, variance = sd.targets.Gaussian((0.3,), (0.5,)), 0.5
     flow = sd.ProbabilityFlow(target.denoiser(schedule))
     left = {}
     for s in (0.05, 0.1):
@@ -115,11 +118,11 @@ def test_the_terminal_maps_leave_what_they_say(schedule):
         x = target.at(schedule, t).sample(9)
         # the flow's own limit at sigma = 0, where alpha = 1
         exact = 0.3 + np.sqrt(variance / (variance + s**2)) * (x / schedule.alpha(t) - 0.3)
-        for terminal in (None, sd.Denoise(), sd.HalfStep()):
-            got = sd.solve(flow, sd.DDIM(), x, grid=[t * (1 + 1e-9), t], terminal=terminal)
+        for terminal in (None, sd.solvers.Denoise(), sd.solvers.HalfStep()):
+            got = sd.solve(flow, x, sd.DDIM(), grid=[t * (1 + 1e-9), t], terminal=terminal)
             scale = schedule.alpha(t) if terminal is None else 1.0
             left[terminal, s] = float((got.x / scale - exact).abs().max())
             assert got.evaluations.tolist() == [1 + (terminal is not None)] * 9
             assert terminal is None or not torch.equal(got.x, got.x_end)
-    for terminal, order in ((None, 2), (sd.Denoise(), 2), (sd.HalfStep(), 4)):
+    for terminal, order in ((None, 2), (sd.solvers.Denoise(), 2), (sd.solvers.HalfStep(), 4)):
         assert np.log2(left[terminal, 0.1] / left[terminal, 0.05]) == pytest.approx(order, abs=0.1)

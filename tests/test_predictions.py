@@ -30,7 +30,7 @@ def perfect_network(prediction, schedule, target, dtype=torch.float64):
 @examples(5)
 @given(log_snr=st.floats(-3, 3), seed=st.integers(0, 100))
 def test_a_network_is_read_as_its_data_and_noise(prediction, schedule, log_snr, seed):
-    target = sd.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
+    target = sd.targets.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
     t = schedule.time_at(within(schedule, log_snr))
     x = target.at(schedule, t).sample(3, seed=seed)
     data, noise = perfect_network(prediction, schedule, target)(t, x)
@@ -50,9 +50,9 @@ def test_each_prediction_is_what_its_paper_says(schedule):
         sd.NoisePrediction(): eps,
         sd.DataPrediction(): x0,
         sd.VPrediction(): alpha * eps - sigma * x0,
-        sd.ScorePrediction(): -eps / sigma,
+        sd.predictions.ScorePrediction(): -eps / sigma,
         sd.FlowPrediction(): eps - x0,
-        sd.Negated(sd.VPrediction()): sigma * x0 - alpha * eps,
+        sd.predictions.Negated(sd.VPrediction()): sigma * x0 - alpha * eps,
         sd.EDMPrediction(data_std=c): (x0 - c_skip * y) / c_out,
     }
     for prediction, output in written_out.items():
@@ -89,11 +89,11 @@ def test_one_time_per_sample_is_the_same_as_one_at_a_time(prediction):
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 def test_a_solver_gets_the_same_samples_whatever_the_network_predicts(prediction, solver):
     # an exponential integrator takes the network's output as it is: its coefficients hold the prediction's row
-    schedule, target = sd.VPCosine(), sd.GaussianMixture((0.4, 0.6), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+    schedule, target = sd.VPCosine(), sd.targets.GaussianMixture((0.4, 0.6), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 
     def samples(denoiser):
         problem = sd.ProbabilityFlow(denoiser) if sd.ProbabilityFlow in solver.solves else sd.ReverseSDE(denoiser)
-        return sd.sample(problem, solver, (5, 2), steps=7, dtype=torch.float64).check().x
+        return sd.sample(problem, (5, 2), solver, steps=7, dtype=torch.float64).check().x
 
     exact = samples(target.denoiser(schedule))
     torch.testing.assert_close(samples(perfect_network(prediction, schedule, target)), exact, rtol=1e-9, atol=1e-9)
@@ -107,7 +107,7 @@ def test_noise_prediction_at_alpha_zero_is_refused():
 
 
 def test_score_and_velocity_follow_from_the_reading():
-    target, schedule = sd.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0])), sd.VPLinear()
+    target, schedule = sd.targets.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0])), sd.VPLinear()
     model = perfect_network(sd.VPrediction(), schedule, target)
     x = target.sample(4).requires_grad_()
     score = torch.autograd.grad(target.at(schedule, 0.4).log_prob(x).sum(), x)[0]
@@ -117,7 +117,7 @@ def test_score_and_velocity_follow_from_the_reading():
 
 
 def test_a_model_on_another_schedule_sees_the_same_log_snr_and_the_rescaled_state():
-    target = sd.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
+    target = sd.targets.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
     model = perfect_network(sd.NoisePrediction(), sd.VPLinear(), target).on(sd.EDM())
     x = target.at(sd.EDM(), 1.7).sample(4)
     for got, exact in zip(model(1.7, x), target.denoiser(sd.EDM())(1.7, x), strict=True):

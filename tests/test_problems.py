@@ -8,7 +8,7 @@ from discovery import COORDINATES, SCHEDULES, label
 import scorediff as sd
 from scorediff.coordinates import Field
 
-TARGET = sd.Gaussian((0.3, -1.0), (0.5, 2.0))
+TARGET = sd.targets.Gaussian((0.3, -1.0), (0.5, 2.0))
 
 
 def middle_times(schedule, n=5):
@@ -48,7 +48,7 @@ def test_every_eta_keeps_the_marginals(schedule, eta):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-@pytest.mark.parametrize("coordinates", [*COORDINATES, sd.Angle(data_std=0.5)], ids=label)
+@pytest.mark.parametrize("coordinates", [*COORDINATES, sd.coordinates.Angle(data_std=0.5)], ids=label)
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 def test_coordinates_are_an_exact_change_of_variables(schedule, coordinates, eta):
     denoiser = TARGET.denoiser(schedule)
@@ -73,18 +73,22 @@ def test_angle_is_regular_from_alpha_zero_to_sigma_zero():
     flow = sd.ProbabilityFlow(TARGET.denoiser(schedule))
     x = torch.randn(5, 2, dtype=torch.float64)
     exact = TARGET.flow(schedule, 1.0, 0.0, x)
-    grids = [sd.UniformAngle()(schedule, n, t_start=1.0, t_end=0.0) for n in (20, 40)]
-    errors = [float((sd.solve(flow, sd.RK4(sd.Angle()), x, grid=grid).x - exact).abs().max()) for grid in grids]
+    grids = [sd.spacings.UniformAngle()(schedule, n, t_start=1.0, t_end=0.0) for n in (20, 40)]
+    errors = [
+        float((sd.solve(flow, x, sd.solvers.RK4(sd.coordinates.Angle()), grid=grid).x - exact).abs().max())
+        for grid in grids
+    ]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.3)
 
 
 @pytest.mark.parametrize(
-    ("coordinates", "schedule", "t_end"), [(sd.Time(), sd.VPLinear(), 0.0), (sd.LogSNR(), sd.RectifiedFlow(), 0.0)]
+    ("coordinates", "schedule", "t_end"),
+    [(sd.coordinates.Time(), sd.VPLinear(), 0.0), (sd.coordinates.LogSNR(), sd.RectifiedFlow(), 0.0)],
 )
 def test_coordinates_that_are_infinite_at_an_end_are_refused(coordinates, schedule, t_end):
     flow = sd.ProbabilityFlow(TARGET.denoiser(schedule))
     with pytest.raises(ValueError, match=r"infinite at t = 0.*Angle"):
-        sd.solve(flow, sd.Heun(coordinates), torch.zeros(1, 2), grid=[0.9, 0.5, t_end])
+        sd.solve(flow, torch.zeros(1, 2), sd.Heun(coordinates), grid=[0.9, 0.5, t_end])
 
 
 @pytest.mark.parametrize("eta", [0.0, -1.0, float("nan"), float("inf")])

@@ -52,7 +52,7 @@ def posed(solver, denoiser, eta=None):
 
 
 def run(solver, target, schedule, grid, x, **options):
-    return sd.solve(posed(solver, target.denoiser(schedule)), solver, x, grid=grid, progress=False, **options).check()
+    return sd.solve(posed(solver, target.denoiser(schedule)), x, solver, grid=grid, progress=False, **options).check()
 
 
 def apart(a, b):
@@ -66,7 +66,7 @@ def test_a_solver_is_exact_on_what_it_claims(solver, schedule, log_snr, eta):
     eta = eta if sd.ReverseSDE in solver.solves and not solver.name.startswith("ddpm") else eta_of(solver)
     log_snr = testing.within(schedule, log_snr)
     # a restart wants its interval to be in the run
-    assume(not isinstance(solver, sd.Restart) or np.exp(-log_snr[-1]) < solver.s_max)
+    assume(not isinstance(solver, sd.solvers.Restart) or np.exp(-log_snr[-1]) < solver.s_max)
     found = verify.exactness(solver, eta=eta, schedule=schedule, log_snr=log_snr)
     assert solver.exact_on <= found
     for claim in found - solver.exact_on:
@@ -106,8 +106,8 @@ def test_encoding_and_sampling_come_back_at_the_solvers_order(solver, target, se
     x = target.at(schedule, span["t_end"]).sample(4, seed)
 
     def error(n):
-        latent = sd.encode(flow, solver, x, steps=n, **span).x
-        return apart(sd.solve(flow, solver, latent, steps=n, **span).x, x)
+        latent = sd.encode(flow, x, solver, steps=n, **span).x
+        return apart(sd.solve(flow, latent, solver, steps=n, **span).x, x)
 
     # a symmetric pair may do better than either way alone, or have leading errors that cancel for a while
     for n in (20, 80):
@@ -143,7 +143,10 @@ def test_a_sample_is_bit_for_bit_the_same_in_any_batch_and_order(solver, seed, d
 def test_the_shape_of_an_event_does_not_matter(solver, log_snr, seed):
     schedule = sd.VPLinear()
     mean, variances = torch.linspace(-1, 1, 12), torch.linspace(0.1, 2, 12)
-    flat, square = sd.Gaussian(mean, variances), sd.Gaussian(mean.reshape(1, 3, 4), variances.reshape(1, 3, 4))
+    flat, square = (
+        sd.targets.Gaussian(mean, variances),
+        sd.targets.Gaussian(mean.reshape(1, 3, 4), variances.reshape(1, 3, 4)),
+    )
     grid = nodes_for(solver, schedule, log_snr)
     x = sd.prior(schedule, (2, 12), t_start=grid.start, seed=seed)
     a = run(solver, flat, schedule, grid, x, seed=seed).x
@@ -160,7 +163,7 @@ class _Turned:
     def __call__(self, seed, x, ids):
         outer = self
 
-        class Noise(sd.IndependentNoise):
+        class Noise(sd.noise.IndependentNoise):
             def _as_state(self, values):
                 return super()._as_state(values) @ outer.basis.T
 
@@ -177,7 +180,7 @@ class _Turned:
 )
 def test_turning_the_data_turns_the_samples(solver, target, basis, log_snr, seed):
     schedule = sd.RectifiedFlow()
-    turned = sd.Gaussian(basis @ target.mean, basis @ target.covariance @ basis.T)
+    turned = sd.targets.Gaussian(basis @ target.mean, basis @ target.covariance @ basis.T)
     grid = nodes_for(solver, schedule, log_snr / 2)
     x = target.at(schedule, grid.start).sample(3, seed)
     a = run(solver, target, schedule, grid, x, seed=seed).x
@@ -191,7 +194,7 @@ def test_turning_the_data_turns_the_samples(solver, target, basis, log_snr, seed
 @given(target=testing.mixtures(), log_snr=testing.log_snr_grids(), shift=st.floats(-3, 3), seed=testing.seeds())
 def test_shifting_the_data_shifts_the_samples_of_an_invariant_solver(solver, target, log_snr, shift, seed):
     schedule = sd.VPLinear()
-    shifted = sd.GaussianMixture(target.weights, target.means + shift, target.spectrum)
+    shifted = sd.targets.GaussianMixture(target.weights, target.means + shift, target.spectrum)
     grid = sd.Grid(schedule.time_at(log_snr))
     x = target.at(schedule, grid.start).sample(3, seed)
     a = run(solver, target, schedule, grid, x, seed=seed).x
@@ -205,12 +208,12 @@ def test_shifting_the_data_shifts_the_samples_of_an_invariant_solver(solver, tar
 def test_scaling_the_data_and_moving_the_nodes_scales_the_samples(solver, target, log_snr, factor, seed):
     # y = x / alpha and s = sigma / alpha both scale by c, and the log-SNR moves by -log c: told on EDM, where x = y
     schedule = sd.EDM(sigma_min=1e-3, sigma_max=500.0)
-    scaled = sd.GaussianMixture(
-        target.weights, factor * target.means, sd.exact.Spectrum(factor**2 * target.spectrum.values)
+    scaled = sd.targets.GaussianMixture(
+        target.weights, factor * target.means, sd.targets.Spectrum(factor**2 * target.spectrum.values)
     )
     here, there = (sd.Grid(schedule.time_at(log_snr - shift)) for shift in (0.0, np.log(factor)))
     x = target.at(schedule, here.start).sample(3, seed)
-    noise = sd.IndependentNoise(seed, x)
+    noise = sd.noise.IndependentNoise(seed, x)
 
     class Numbered:
         """The k-th interval asked for, whatever its ends."""
@@ -269,7 +272,7 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
     watched = _Watched(target, schedule)
     x = sd.prior(schedule, (3, *target.event_shape), seed=seed)
     options = {} if solver.adaptive else {"steps": steps}
-    solution = sd.solve(posed(solver, watched), solver, x, seed=seed, progress=False, **options).check()
+    solution = sd.solve(posed(solver, watched), x, solver, seed=seed, progress=False, **options).check()
     assert min(watched.times) >= schedule.t_end and max(watched.times) <= schedule.t_start
     assert np.all(solution.t == schedule.t_end)
     assert solution.evaluations.sum() == solution.rows == len(watched.times)
@@ -286,12 +289,12 @@ def test_a_handful_of_steps_and_a_thousand_are_finite_on_every_schedule_and_grid
     schedule = data.draw(st.sampled_from(SCHEDULES), label="schedule")
     spacing = data.draw(st.sampled_from(SPACINGS), label="spacing")
     terminal = data.draw(st.sampled_from([None, *TERMINALS]), label="terminal")
-    if isinstance(spacing, sd.Times):
+    if isinstance(spacing, sd.spacings.Times):
         spacing = dataclasses.replace(
             spacing, inner=tuple(np.linspace(schedule.t_start, schedule.t_end, steps + 1)[1:-1].tolist())
         )
-    if isinstance(spacing, sd.Subsequence):
+    if isinstance(spacing, sd.spacings.Subsequence):
         steps = min(steps, 900)
-    problem = posed(solver, sd.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1)).denoiser(schedule))
+    problem = posed(solver, sd.targets.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1)).denoiser(schedule))
     options = {"steps": steps, "spacing": spacing, "terminal": terminal, "seed": seed, "progress": False}
-    assert torch.isfinite(sd.sample(problem, solver, (2, 3), **options).check().x).all()
+    assert torch.isfinite(sd.sample(problem, (2, 3), solver, **options).check().x).all()

@@ -75,7 +75,7 @@ def ours(solver, x, trained=VP, network=net, eta=None, shift=None, **options):
     options = {"steps": 8, "terminal": "denoise", "progress": False, **options}
     if "grid" in options:
         del options["steps"]
-    return sd.sample(problem(made, trained, network, eta, shift=shift), made, x=x, **options)
+    return sd.sample(problem(made, trained, network, eta, shift=shift), solver=made, x=x, **options)
 
 
 def runs():
@@ -114,13 +114,13 @@ class TestABareLoop:
     @pytest.mark.parametrize("trained", [FLOW, EDM, ZERO], ids=["flow", "edm", "zero-snr"])
     def test_does_so_on_every_kind_of_schedule(self, solver, trained):
         if trained is FLOW and solver == "edm-stochastic":
-            solver = sd.Churn(sd.Heun(sd.Angle()))
+            solver = sd.solvers.Churn(sd.Heun(sd.coordinates.Angle()))
         x = start() * scheduler(solver, trained).init_noise_sigma
         found, want = loop(scheduler(solver, trained, seed=1), x), ours(solver, x, trained, seed=1)
         assert (found - want.x).abs().max() <= ULPS * max(want.x.abs().max(), x.abs().max())
 
-    @pytest.mark.parametrize("terminal", [None, "half-step", sd.Denoise()])
-    @pytest.mark.parametrize("spacing", ["karras", sd.UniformTime()])
+    @pytest.mark.parametrize("terminal", [None, "half-step", sd.solvers.Denoise()])
+    @pytest.mark.parametrize("spacing", ["karras", sd.spacings.UniformTime()])
     def test_takes_any_spacing_and_terminal(self, spacing, terminal):
         made = scheduler("exp-ab3", spacing=spacing, terminal=terminal)
         assert torch.equal(loop(made, start()), ours("exp-ab3", start(), spacing=spacing, terminal=terminal).x)
@@ -341,7 +341,7 @@ class TestAChangedState:
 class TestImageToImage:
     @pytest.mark.parametrize("solver, evaluations", [("unipc-3", 3), ("heun", 6), ("sde-dpm++2m", 3), ("rk4", 12)])
     def test_starts_at_a_later_node(self, solver, evaluations):
-        made, grid = scheduler(solver, seed=1), sd.UniformLogSNR()(trained_as(VP).schedule, 8).times
+        made, grid = scheduler(solver, seed=1), sd.spacings.UniformLogSNR()(trained_as(VP).schedule, 8).times
         if solver in ("heun", "rk4"):
             grid = resolve(solver).spacing(trained_as(VP).schedule, 8).times
         made.set_begin_index(evaluations)
@@ -354,7 +354,7 @@ class TestImageToImage:
         made, x = scheduler("unipc-3"), start()
         for t in made.timesteps[2:]:
             x = made.step(net(x, t), t, x).prev_sample
-        nodes = sd.UniformLogSNR()(trained_as(VP).schedule, 8).times
+        nodes = sd.spacings.UniformLogSNR()(trained_as(VP).schedule, 8).times
         assert torch.equal(x, ours("unipc-3", start(), grid=nodes[2:]).x)
 
     @pytest.mark.parametrize("solver, evaluation", [("heun", 3), ("pndm", 9), ("dpm++2m", 8), ("dpm++2m", 20)])
@@ -363,12 +363,12 @@ class TestImageToImage:
             scheduler(solver).set_begin_index(evaluation)
 
     def test_is_refused_after_a_first_step_in_parts_and_taken_with_a_ramp(self):
-        with pytest.raises(ValueError, match="or 'unipc-3:start=ramp'"):
+        with pytest.raises(ValueError, match="or 'unipc-3:start=lower-order'"):
             scheduler("unipc-3", steps=20).set_begin_index(10)
-        made = scheduler("unipc-3:start=ramp", steps=20)
+        made = scheduler("unipc-3:start=lower-order", steps=20)
         made.set_begin_index(10)
-        grid = sd.UniformLogSNR()(trained_as(VP).schedule, 20).times[10:]
-        assert torch.equal(loop(made, start()), ours("unipc-3:start=ramp", start(), grid=grid).x)
+        grid = sd.spacings.UniformLogSNR()(trained_as(VP).schedule, 20).times[10:]
+        assert torch.equal(loop(made, start()), ours("unipc-3:start=lower-order", start(), grid=grid).x)
 
     def test_noise_is_added_as_diffusers_adds_it(self):
         x, eps, steps = start(4, 3), start(4, 3, seed=1), torch.tensor([0, 3, 500, 999])
@@ -462,7 +462,7 @@ class TestMisuse:
             ({"solver": "unipc-3:rtol=1"}, ValueError, "no option 'rtol'"),
             ({"solver": 3}, TypeError, "no Solver"),
             ({"spacing": "karas"}, ValueError, "karras"),
-            ({"spacing": sd.Denoise()}, TypeError, "no Spacing"),
+            ({"spacing": sd.solvers.Denoise()}, TypeError, "no Spacing"),
             ({"terminal": "denoised"}, ValueError, "denoise"),
             ({"solver": "ddpm", "eta": 0}, ValueError, "reverse SDE"),
             ({"solver": "unipc-3", "eta": 0.5}, ValueError, "probability flow"),
@@ -578,8 +578,12 @@ class TestAConfig:
         "settings",
         [
             {"solver": "unipc-3", "spacing": "karras:rho=5"},
-            {"solver": sd.Churn(sd.Heun(sd.Angle()), s_churn=3.0), "terminal": sd.HalfStep(), "seed": 2**63},
-            {"solver": "sa-solver", "eta": 0.4, "terminal": None, "spacing": sd.Karras(3.0)},
+            {
+                "solver": sd.solvers.Churn(sd.Heun(sd.coordinates.Angle()), s_churn=3.0),
+                "terminal": sd.solvers.HalfStep(),
+                "seed": 2**63,
+            },
+            {"solver": "sa-solver", "eta": 0.4, "terminal": None, "spacing": sd.spacings.Karras(3.0)},
         ],
     )
     @pytest.mark.parametrize("trained", [VP, FLOW, EDM], ids=["vp", "flow", "edm"])
@@ -689,7 +693,7 @@ class TestInAPipeline:
                 "dpm++2m",
                 "unipc-3",
                 "exp-pece3",
-                sd.Heun(sd.DDIMCoordinates()),
+                sd.Heun(sd.coordinates.DDIMCoordinates()),
                 "krogstad",
                 "sde-dpm++2m",
                 "ddpm",

@@ -28,7 +28,7 @@ def test_time_at_inverts_log_snr(schedule):
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
 def test_the_generic_bisection_is_the_inverse_too(schedule):
     t = times(schedule, 50)
-    error = np.abs(sd.Schedule._invert(schedule, schedule.log_snr(t)) - t) / t
+    error = np.abs(sd.schedules.Schedule._invert(schedule, schedule.log_snr(t)) - t) / t
     assert error[np.abs(schedule.log_snr(t)) <= 4].max() < 1e-13
 
 
@@ -106,13 +106,13 @@ def test_the_cosine_table_with_its_clipped_betas_works():
     u = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
     schedule = sd.VPDiscrete(tuple(np.minimum(1 - u[1:] / u[:-1], 0.999)))
     assert np.all(np.diff(schedule.log_snr(np.linspace(*schedule.domain, 5000))) < 0)
-    assert np.all(np.diff(sd.Karras()(schedule, 50).times) < 0)
+    assert np.all(np.diff(sd.spacings.Karras()(schedule, 50).times) < 0)
 
 
 def test_zero_terminal_snr_is_the_rescaled_table_of_its_paper():
     root = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
     rescaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    schedule, rows = sd.ZeroTerminalSNR(), (np.arange(1000) + 1) / 1000
+    schedule, rows = sd.schedules.ZeroTerminalSNR(), (np.arange(1000) + 1) / 1000
     np.testing.assert_allclose(schedule.alpha(rows), rescaled, atol=1e-14)
     np.testing.assert_allclose(schedule.sigma(rows), np.sqrt(1 - rescaled**2), rtol=1e-11)
     assert schedule.alpha(1.0) == 0.0
@@ -130,10 +130,13 @@ def test_zero_terminal_snr_is_the_rescaled_table_of_its_paper():
         (lambda: sd.RectifiedFlow(shift=-1.0), "t = "),
         (lambda: sd.VPDiscrete((0.1, 0.2, 0.3, 0.4, 0.5, 1.0)), r"beta\[5\] = 1 is outside"),
         (lambda: sd.VPDiscrete((0.1, 0.2)), "at least 6"),
-        (lambda: sd.CustomSchedule(alpha=lambda t: 1 - t, sigma=lambda t: t * (1 - t), domain=(0.0, 1.0)), "log-SNR"),
-        (lambda: sd.CustomSchedule(domain=(1.0, 0.0)), "empty time domain"),
-        (lambda: sd.CustomSchedule(sigma=lambda t: np.abs(t)), "complex step"),
-        (lambda: sd.CustomSchedule(alpha=lambda t: __import__("math").cos(t)), "numpy functions"),
+        (
+            lambda: sd.schedules.CustomSchedule(alpha=lambda t: 1 - t, sigma=lambda t: t * (1 - t), domain=(0.0, 1.0)),
+            "log-SNR",
+        ),
+        (lambda: sd.schedules.CustomSchedule(domain=(1.0, 0.0)), "empty time domain"),
+        (lambda: sd.schedules.CustomSchedule(sigma=lambda t: np.abs(t)), "complex step"),
+        (lambda: sd.schedules.CustomSchedule(alpha=lambda t: __import__("math").cos(t)), "numpy functions"),
     ],
 )
 def test_a_schedule_that_cannot_be_one_is_refused_with_the_reason(make, word):

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import scorediff as sd
-from scorediff.files import write_whole
-from scorediff.shards import batch_rounding, sample_shards
+from scorediff._core.files import write_whole
+from scorediff.lab.shards import batch_rounding, sample_shards
 
-LAW = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+LAW = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 FLOW = sd.ProbabilityFlow(LAW.denoiser(sd.VPLinear()))
 HOW = {"n": 50, "size": 12, "steps": 4, "progress": False}
 
@@ -28,7 +28,7 @@ def test_any_batch_size_and_any_number_of_processes_make_the_same_files(tmp_path
     for rank in (2, 0, 1):
         parts = sample_shards(FLOW, sd.DDIM(), (2,), tmp_path / "parts", rank=rank, parts=3, batch_size=5, **HOW)
     assert not parts.missing() and files(tmp_path / "parts") == files(tmp_path / "whole")
-    one = sd.sample(FLOW, sd.DDIM(), (50, 2), steps=4).x
+    one = sd.sample(FLOW, (50, 2), sd.DDIM(), steps=4).x
     assert np.array_equal(np.concatenate(list(whole)), one.numpy())
     assert batch_rounding(FLOW, sd.DDIM(), whole, steps=4) == 0  # an exact denoiser's rows do not know of one another
 
@@ -66,8 +66,8 @@ def test_another_network_under_the_same_name_is_refused(tmp_path):
     from test_checkpoints import checkpoint
     from typer.testing import CliRunner
 
-    from scorediff.checkpoints import save
     from scorediff.cli import app
+    from scorediff.lab.checkpoints import save
 
     made, path = checkpoint(), tmp_path / "net.safetensors"
     line = ["sample", "--model", str(path), "--n", "6", "--shard", "4", "--steps", "2", "--out", str(tmp_path / "out")]

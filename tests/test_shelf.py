@@ -21,8 +21,8 @@ from scorediff.solvers.exponential.multistep import lagrange_weights
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.solvers.solve import resolve
 
-RAMP, RK = sd.Ramp(), sd.RungeKutta()
-MIXTURE = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+RAMP, RK = sd.solvers.LowerOrderStart(), sd.solvers.RungeKuttaStart()
+MIXTURE = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 
 
 def distance(one, other, schedule, log_snr, eta):
@@ -33,20 +33,20 @@ def distance(one, other, schedule, log_snr, eta):
 
 ONE_SAMPLER = [
     # (one, other, eta, tolerance)
-    (sd.ExponentialAdamsBashforth(1), sd.DPMSolverPP(1), 0.0, 1e-12),
-    (sd.ExponentialAdamsBashforth(3, start=RK), sd.DPMSolverPP(3, start=RK), 0.0, 1e-12),
-    (sd.ExponentialAdamsBashforth(3, RK, form=sd.NoiseForm()), sd.DPMSolver(3, RK), 0.0, 1e-12),
-    (sd.SASolver(k=3, corrector_k=3), sd.ExponentialAdamsMoulton(3), 0.0, 1e-12),
-    (sd.SASolver(k=1, corrector_k=0), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
-    (sd.ERSDE(1), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
-    (sd.ERSDE(1), sd.DDPM(), 1.0, 1e-12),
-    (sd.DEIS(1), sd.DDIM(), 0.0, 1e-10),
-    (sd.LMS(1), sd.DDIM(), 0.0, 1e-10),
-    (sd.PNDM(1), sd.DDIM(), 0.0, 1e-10),
-    (sd.DPMSolverSinglestep(k=3), sd.RES(k=3), 0.0, 1e-12),
-    (sd.RK2(alpha=1.0), sd.Heun(), 0.0, 1e-12),
-    (sd.Churn(sd.DDIM(), s_churn=0.0), sd.DDIM(), 0.0, 1e-12),
-    (sd.Restart(sd.Heun(), repeats=0, s_min=1e-9, s_max=1e9), sd.Heun(), 0.0, 1e-12),
+    (sd.solvers.ExponentialAdamsBashforth(1), sd.DPMSolverPP(1), 0.0, 1e-12),
+    (sd.solvers.ExponentialAdamsBashforth(3, start=RK), sd.DPMSolverPP(3, start=RK), 0.0, 1e-12),
+    (sd.solvers.ExponentialAdamsBashforth(3, RK, form=sd.solvers.NoiseForm()), sd.solvers.DPMSolver(3, RK), 0.0, 1e-12),
+    (sd.solvers.SASolver(k=3, corrector_k=3), sd.solvers.ExponentialAdamsMoulton(3), 0.0, 1e-12),
+    (sd.solvers.SASolver(k=1, corrector_k=0), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
+    (sd.solvers.ERSDE(1), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
+    (sd.solvers.ERSDE(1), sd.DDPM(), 1.0, 1e-12),
+    (sd.solvers.DEIS(1), sd.DDIM(), 0.0, 1e-10),
+    (sd.solvers.LMS(1), sd.DDIM(), 0.0, 1e-10),
+    (sd.solvers.PNDM(1), sd.DDIM(), 0.0, 1e-10),
+    (sd.solvers.DPMSolverSinglestep(k=3), sd.solvers.RES(k=3), 0.0, 1e-12),
+    (sd.solvers.RK2(alpha=1.0), sd.Heun(), 0.0, 1e-12),
+    (sd.solvers.Churn(sd.DDIM(), s_churn=0.0), sd.DDIM(), 0.0, 1e-12),
+    (sd.solvers.Restart(sd.Heun(), repeats=0, s_min=1e-9, s_max=1e9), sd.Heun(), 0.0, 1e-12),
 ]
 
 
@@ -63,7 +63,7 @@ def test_two_names_of_one_sampler_have_the_same_coefficients(schedule, one, othe
 @given(log_snr=testing.log_snr_grids(min_steps=4, max_steps=7))
 def test_unipc_is_the_exponential_adams_pair_where_its_system_is_solved(log_snr):
     # with three readings in every step; the first steps of a ramp have the paper's weight 1/2
-    one, other = sd.UniPC(3, RK), sd.ExponentialAdamsMoulton(3, RK)
+    one, other = sd.UniPC(3, RK), sd.solvers.ExponentialAdamsMoulton(3, RK)
     assert distance(one, other, sd.VPLinear(), log_snr, 0.0) < 1e-10
     assert distance(sd.UniPC(3, RK, b=1), sd.UniPC(3, RK, b=2), sd.VPLinear(), log_snr, 0.0) < 1e-10
     assert distance(sd.UniPC(2, b=1), sd.UniPC(2, b=2), sd.VPLinear(), log_snr, 0.0) > 1e-5
@@ -84,16 +84,21 @@ def test_the_predictor_of_unipc_2_is_dpm_solver_2m(log_snr):
 def test_ipndm_2_is_dpm_solver_2m_on_even_log_snr_steps_to_second_order_alone(step, steps):
     # y_1 = y_0 + (s_1 - s_0)(3 E_0 - E_-1)/2: the weights of 2M with r = 1
     log_snr = -1 + step * np.arange(steps + 1)
-    assert distance(sd.PNDM(2), sd.DPMSolver(2), sd.VPLinear(), log_snr, 0.0) < 1e-10
+    assert distance(sd.solvers.PNDM(2), sd.solvers.DPMSolver(2), sd.VPLinear(), log_snr, 0.0) < 1e-10
 
 
 MUST_DIFFER = [
-    (sd.SDEDPMSolver(1), sd.DDPM(), 1.0, 1e-2),
-    (sd.DEIS(3), sd.LMS(3), 0.0, 1e-4),
-    (sd.ExponentialAdamsBashforth(3), sd.ExponentialAdamsBashforth(3, form=sd.NoiseForm()), 0.0, 1e-4),
-    (sd.DPMSolverSinglestep(k=2), sd.RES(k=2), 0.0, 1e-4),
-    (sd.ERSDE(2), sd.SDEDPMSolverPP(2), 1.0, 1e-4),
-    (sd.SASolver(k=2, corrector_k=0), sd.SDEDPMSolverPP(2), 1.0, 1e-4),
+    (sd.solvers.SDEDPMSolver(1), sd.DDPM(), 1.0, 1e-2),
+    (sd.solvers.DEIS(3), sd.solvers.LMS(3), 0.0, 1e-4),
+    (
+        sd.solvers.ExponentialAdamsBashforth(3),
+        sd.solvers.ExponentialAdamsBashforth(3, form=sd.solvers.NoiseForm()),
+        0.0,
+        1e-4,
+    ),
+    (sd.solvers.DPMSolverSinglestep(k=2), sd.solvers.RES(k=2), 0.0, 1e-4),
+    (sd.solvers.ERSDE(2), sd.SDEDPMSolverPP(2), 1.0, 1e-4),
+    (sd.solvers.SASolver(k=2, corrector_k=0), sd.SDEDPMSolverPP(2), 1.0, 1e-4),
 ]
 
 
@@ -107,7 +112,8 @@ def test_ancestral_sampling_with_ddim_is_ddim_but_for_the_last_step():
     grid = sd.Grid(schedule.time_at(log_snr))
     for eta in (0.3, 1.0):
         a, b = (
-            sd.verify.coefficients(s, grid, schedule=schedule, eta=eta) for s in (sd.Ancestral(sd.DDIM()), sd.DDIM())
+            sd.verify.coefficients(s, grid, schedule=schedule, eta=eta)
+            for s in (sd.solvers.Ancestral(sd.DDIM()), sd.DDIM())
         )
         # the states at which both are asked agree up to the step whose noise the end of the run cuts
         same = int(np.sum(2 * log_snr[1:] - log_snr[:-1] <= log_snr[-1])) if eta == 1 else len(log_snr) - 3
@@ -181,9 +187,9 @@ def test_a_ramp_caps_the_order_and_substeps_do_not():
     for solver, order in (
         (sd.DPMSolverPP(3, start=RAMP), 2),
         (sd.DPMSolverPP(3), 3),
-        (sd.ExponentialAdamsMoulton(3, start=RAMP), 3),
-        (sd.ExponentialAdamsMoulton(3), 4),
-        (sd.ExponentialAdamsBashforth(4, lower_order_final=True), 2),
+        (sd.solvers.ExponentialAdamsMoulton(3, start=RAMP), 3),
+        (sd.solvers.ExponentialAdamsMoulton(3), 4),
+        (sd.solvers.ExponentialAdamsBashforth(4, lower_order_final=True), 2),
     ):
         assert solver.order == order
         if solver.corrects:
@@ -195,32 +201,32 @@ def test_the_profile_of_orders_and_the_cost_of_a_start_are_in_the_solution():
     flow = sd.ProbabilityFlow(MIXTURE.denoiser(sd.VPLinear()))
 
     def run(solver):
-        return sd.sample(flow, solver, (2, 2), steps=6).check()
+        return sd.sample(flow, (2, 2), solver, steps=6).check()
 
     assert run(sd.DPMSolverPP(3, start=RAMP)).orders_used.tolist() == [1, 2, 3, 3, 3, 3]
     assert run(sd.DPMSolverPP(3, start=RAMP, lower_order_final=True)).orders_used.tolist() == [1, 2, 3, 3, 2, 1]
-    solver = sd.ExponentialAdamsBashforth(4, start=sd.RungeKutta())
+    solver = sd.solvers.ExponentialAdamsBashforth(4, start=sd.solvers.RungeKuttaStart())
     started = run(solver)
     assert started.orders_used.tolist() == [3, 3, 3, 4, 4, 4]
     assert started.calls == 3 * 3 + 3 == solver.evaluations(6)
-    assert started.settings["solver"]["start"] == {"type": "RungeKutta"}
+    assert started.settings["solver"]["start"] == {"type": "RungeKuttaStart"}
     assert run(sd.UniPC(2)).orders_used.tolist() == [2, 3, 3, 3, 3, 2]
     assert run(sd.Heun()).orders_used is None
 
 
 @pytest.mark.parametrize("steps", [5, 8, 16, 64])
 def test_substeps_are_counted_and_seen_by_nobody_else(steps):
-    flow, solver = sd.ProbabilityFlow(MIXTURE.denoiser(sd.VPLinear())), sd.ExponentialAdamsBashforth(4)
+    flow, solver = sd.ProbabilityFlow(MIXTURE.denoiser(sd.VPLinear())), sd.solvers.ExponentialAdamsBashforth(4)
     more = {5: 0, 8: 0, 16: 2, 64: 5}[steps]  # 3/2 log2(N / 8), rounded up
-    found = sd.sample(flow, solver, (2, 2), steps=steps, save=True).check()
+    found = sd.sample(flow, (2, 2), solver, steps=steps, save=True).check()
     assert found.calls == solver.evaluations(steps) == steps + more
     assert np.all(found.accepted == steps) and len(found.orders_used) == steps and len(found.times) == steps + 1
     assert found.orders_used[0] == min(more + 1, 4)
 
 
-@pytest.mark.parametrize("start", [sd.Substeps(), sd.RungeKutta()], ids=label)
+@pytest.mark.parametrize("start", [sd.solvers.GradedStart(), sd.solvers.RungeKuttaStart()], ids=label)
 def test_both_starts_keep_the_order(start):
-    for solver in (sd.DPMSolverPP(3, start=start), sd.ExponentialAdamsMoulton(4, start=start)):
+    for solver in (sd.DPMSolverPP(3, start=start), sd.solvers.ExponentialAdamsMoulton(4, start=start)):
         assert sd.verify.order(solver, target=MIXTURE, schedule=sd.VPLinear()).ok
 
 
@@ -231,8 +237,8 @@ def test_every_solver_takes_every_terminal_map(solver, terminal):
     denoiser = MIXTURE.denoiser(sd.VPLinear())
     problem = sd.ProbabilityFlow(denoiser) if sd.ProbabilityFlow in solver.solves else sd.ReverseSDE(denoiser)
     options = {} if solver.adaptive else {"steps": 6}
-    plain = sd.sample(problem, solver, (2, 2), dtype=torch.float64, **options).check()
-    ended = sd.sample(problem, solver, (2, 2), dtype=torch.float64, terminal=terminal, **options).check()
+    plain = sd.sample(problem, (2, 2), solver, dtype=torch.float64, **options).check()
+    ended = sd.sample(problem, (2, 2), solver, dtype=torch.float64, terminal=terminal, **options).check()
     assert torch.equal(ended.x_end, plain.x) and ended.calls == plain.calls + 1
     assert torch.isfinite(ended.x).all() and not torch.equal(ended.x, plain.x)
 
@@ -241,30 +247,30 @@ def test_every_solver_takes_every_terminal_map(solver, terminal):
 
 
 def test_an_eta_that_changes_with_time_leaves_the_law_alone():
-    schedule, target = sd.VPLinear(), sd.Gaussian((0.5, -1.0), (0.05, 2.0))
+    schedule, target = sd.VPLinear(), sd.targets.Gaussian((0.5, -1.0), (0.05, 2.0))
 
     def tau(t):
         return 1.0 if 0.2 < schedule.sigma(t) < 0.9 else 0.0
 
     def errors(solver):
         for steps in (40, 80):
-            grid = sd.UniformLogSNR()(schedule, steps, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
+            grid = sd.spacings.UniformLogSNR()(schedule, steps, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
             x = target.at(schedule, grid.start).sample(1500, 3)
             out = (
-                sd.solve(sd.ReverseSDE(target.denoiser(schedule), tau), solver, x, grid=grid, progress=False).check().x
+                sd.solve(sd.ReverseSDE(target.denoiser(schedule), tau), x, solver, grid=grid, progress=False).check().x
             )
             exact = target.at(schedule, grid.end)
             found = (out.std(0) / exact.covariance.diagonal().sqrt()).numpy()
             yield np.abs(found - 1).max()
 
     # a sampling error of 1/sqrt(2 n) = 1.8 %, and the bias of 40 steps
-    assert max(errors(sd.SASolver())) < 0.05 and max(errors(sd.SDEDPMSolverPP(2))) < 0.05
+    assert max(errors(sd.solvers.SASolver())) < 0.05 and max(errors(sd.SDEDPMSolverPP(2))) < 0.05
 
 
 def test_an_eta_that_is_no_number_at_some_time_is_named():
     problem = sd.ReverseSDE(MIXTURE.denoiser(sd.VPLinear()), lambda t: t - 0.5)
     with pytest.raises(ValueError, match=r"eta\(t\) = -0\.\d+ at t = 0\.\d+"):
-        sd.sample(problem, sd.SASolver(), (2, 2), steps=5)
+        sd.sample(problem, (2, 2), sd.solvers.SASolver(), steps=5)
 
 
 def test_the_noise_function_of_er_sde_is_its_logarithmic_slope():
@@ -275,29 +281,29 @@ def test_the_noise_function_of_er_sde_is_its_logarithmic_slope():
 
     for s in (0.01, 0.3, 2.0, 40.0):
         slope = s * (log_fn(s * (1 + 1e-6)) - log_fn(s * (1 - 1e-6))) / (2e-6 * s)
-        assert sd.ERNoise(schedule)(s) ** 2 == pytest.approx(slope - 1, rel=1e-5)
+        assert sd.solvers.ERNoise(schedule)(s) ** 2 == pytest.approx(slope - 1, rel=1e-5)
 
 
 def test_churn_with_too_much_noise_declares_nothing_and_keeps_a_bias():
-    target = sd.Gaussian((0.0,), (0.25,))
-    assert sd.Churn(s_noise=1.007).weak_order is None
+    target = sd.targets.Gaussian((0.0,), (0.25,))
+    assert sd.solvers.Churn(s_noise=1.007).weak_order is None
     biased, plain = (
-        sd.verify.moments(sd.Churn(s_noise=s), target, steps=200, eta=0.0).wasserstein for s in (1.007, 1.0)
+        sd.verify.moments(sd.solvers.Churn(s_noise=s), target, steps=200, eta=0.0).wasserstein for s in (1.007, 1.0)
     )
     assert biased > 3 * plain
 
 
 def test_langevin_corrections_pull_a_wrong_law_towards_the_right_one():
     # many entries: the norms of few scatter, and with them the length of a step
-    schedule, target = sd.VPLinear(), sd.Gaussian(np.linspace(-1, 1, 40), np.geomspace(0.3, 2, 40))
+    schedule, target = sd.VPLinear(), sd.targets.Gaussian(np.linspace(-1, 1, 40), np.geomspace(0.3, 2, 40))
     flow = sd.ProbabilityFlow(target.denoiser(schedule))
     # started from far too wide a law
     x = 3 * sd.prior(schedule, (300, 40), t_start=0.5, seed=1, dtype=torch.float64)
     exact = target.at(schedule, 0.05).covariance.diagonal().sqrt()
 
     def off(corrections):
-        solver = sd.PredictorCorrector(sd.DDIM(), snr=0.16, corrections=corrections)
-        return float((sd.solve(flow, solver, x, steps=20, t_start=0.5, t_end=0.05).x.std(0) / exact - 1).abs().max())
+        solver = sd.solvers.PredictorCorrector(sd.DDIM(), snr=0.16, corrections=corrections)
+        return float((sd.solve(flow, x, solver, steps=20, t_start=0.5, t_end=0.05).x.std(0) / exact - 1).abs().max())
 
     assert off(8) < 0.4 * off(0)
 
@@ -307,30 +313,30 @@ def test_options_are_read_as_what_they_are():
         assert resolve(f"dpm++2m:lower_order_final={text}") == sd.DPMSolverPP(2, lower_order_final=value)
     with pytest.raises(ValueError, match="'no' is neither true nor false"):
         resolve("dpm++2m:lower_order_final=no")
-    assert resolve("krogstad-a:step=dpm++3s").step == sd.DPMSolverSinglestep(3)
+    assert resolve("krogstad-a:step=dpm++3s").step == sd.solvers.DPMSolverSinglestep(3)
 
 
 def test_any_callable_may_be_eta():
     eta = functools.partial(lambda level, t: level, 0.5)
     sde = sd.ReverseSDE(MIXTURE.denoiser(sd.VPLinear()), eta)
-    a = sd.sample(sde, sd.SASolver(), (2, 2), steps=5)
-    b = sd.sample(sd.ReverseSDE(sde.denoiser, 0.5), sd.SASolver(), (2, 2), steps=5)
+    a = sd.sample(sde, (2, 2), sd.solvers.SASolver(), steps=5)
+    b = sd.sample(sd.ReverseSDE(sde.denoiser, 0.5), (2, 2), sd.solvers.SASolver(), steps=5)
     assert torch.equal(a.x, b.x) and a.settings["problem"]["eta"] == "functools.partial"
 
 
 WRONG = [
     (lambda: sd.DPMSolverPP(4), "k = 4: DPMSolverPP takes 1 to 3"),
-    (lambda: sd.ExponentialAdamsBashforth(0), "k = 0: ExponentialAdamsBashforth takes 1 to 6"),
+    (lambda: sd.solvers.ExponentialAdamsBashforth(0), "k = 0: ExponentialAdamsBashforth takes 1 to 6"),
     (lambda: sd.UniPC(2, b=3), "b = 3: UniPC has B_1 and B_2"),
-    (lambda: sd.SASolver(corrector_k=5), "corrector_k = 5"),
-    (lambda: sd.RK2(alpha=0.0), r"alpha = 0.0: the second stage lies in \(0, 1\]"),
-    (lambda: sd.Ancestral(sd.DPMSolverPP(2)), "remembers the steps before"),
-    (lambda: sd.Ancestral(sd.DDPM()), "takes steps of the flow on a fixed grid"),
-    (lambda: sd.Churn(sd.RK45()), "takes steps of the flow on a fixed grid"),
-    (lambda: sd.Churn(s_churn=-1.0), "s_churn = -1.0"),
-    (lambda: sd.Restart(s_min=2.0, s_max=1.0), "s_min = 2.0"),
-    (lambda: sd.PredictorCorrector(snr=0.0), "snr = 0.0"),
-    (lambda: sd.PredictorCorrector(sd.DPMSolverPP(2)), "no one-step method"),
+    (lambda: sd.solvers.SASolver(corrector_k=5), "corrector_k = 5"),
+    (lambda: sd.solvers.RK2(alpha=0.0), r"alpha = 0.0: the second stage lies in \(0, 1\]"),
+    (lambda: sd.solvers.Ancestral(sd.DPMSolverPP(2)), "remembers the steps before"),
+    (lambda: sd.solvers.Ancestral(sd.DDPM()), "takes steps of the flow on a fixed grid"),
+    (lambda: sd.solvers.Churn(sd.RK45()), "takes steps of the flow on a fixed grid"),
+    (lambda: sd.solvers.Churn(s_churn=-1.0), "s_churn = -1.0"),
+    (lambda: sd.solvers.Restart(s_min=2.0, s_max=1.0), "s_min = 2.0"),
+    (lambda: sd.solvers.PredictorCorrector(snr=0.0), "snr = 0.0"),
+    (lambda: sd.solvers.PredictorCorrector(sd.DPMSolverPP(2)), "no one-step method"),
 ]
 
 
@@ -343,4 +349,4 @@ def test_what_cannot_be_is_refused_with_the_way_out(make, message):
 def test_a_restart_outside_the_run_is_refused():
     flow = sd.ProbabilityFlow(MIXTURE.denoiser(sd.VPLinear()))
     with pytest.raises(ValueError, match="take more steps or another interval"):
-        sd.sample(flow, sd.Restart(s_min=200.0, s_max=300.0), (1, 2), steps=5)
+        sd.sample(flow, (1, 2), sd.solvers.Restart(s_min=200.0, s_max=300.0), steps=5)

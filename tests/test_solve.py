@@ -9,10 +9,10 @@ import torch
 from discovery import by_day
 
 import scorediff as sd
-from scorediff.states import Workspace, per_sample, row_mean
+from scorediff._core.states import Workspace, per_sample, row_mean
 
 SCHEDULE = sd.VPLinear()
-TARGET = sd.Gaussian((0.3, -1.0), (0.5, 2.0))
+TARGET = sd.targets.Gaussian((0.3, -1.0), (0.5, 2.0))
 FLOW = sd.ProbabilityFlow(TARGET.denoiser(SCHEDULE))
 SDE = sd.ReverseSDE(TARGET.denoiser(SCHEDULE))
 
@@ -44,7 +44,7 @@ def test_a_solver_of_your_own_in_five_lines_runs_and_has_its_order():
     x = TARGET.at(SCHEDULE, 1.0).sample(5)
     exact = TARGET.flow(SCHEDULE, 1.0, 0.1, x)
     errors = [
-        float((sd.solve(FLOW, ExplicitMidpoint(), x, steps=n, t_end=0.1).x - exact).abs().max()) for n in (40, 80)
+        float((sd.solve(FLOW, x, ExplicitMidpoint(), steps=n, t_end=0.1).x - exact).abs().max()) for n in (40, 80)
     ]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
     assert ExplicitMidpoint().name == "explicit-midpoint"
@@ -54,7 +54,7 @@ def test_a_solver_of_your_own_in_five_lines_runs_and_has_its_order():
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_seed_others():
-    a, b, c = (sd.sample(SDE, sd.DDPM(), (3, 2), steps=5, seed=seed).x for seed in (1, 1, 2))
+    a, b, c = (sd.sample(SDE, (3, 2), sd.DDPM(), steps=5, seed=seed).x for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.allclose(a, c)
 
 
@@ -62,18 +62,22 @@ def test_the_prior_stands_at_the_start_of_the_run():
     for t in (1.0, 0.4):
         x = sd.prior(SCHEDULE, (20_000, 2), t_start=t, dtype=torch.float64)
         assert float(x.std()) == pytest.approx(SCHEDULE.sigma(t), rel=0.01)
-        grid = sd.UniformTime()(SCHEDULE, 3, t_start=t, t_end=0.1)
-        save = sd.sample(FLOW, sd.DDIM(), (4, 2), grid=grid, save=True)
+        grid = sd.spacings.UniformTime()(SCHEDULE, 3, t_start=t, t_end=0.1)
+        save = sd.sample(FLOW, (4, 2), sd.DDIM(), grid=grid, save=True)
         assert torch.equal(save.states[0], sd.prior(SCHEDULE, (4, 2), t_start=t))
 
 
 def test_an_image_to_image_start_has_alpha_and_sigma_of_its_time():
     x0, t = torch.full((2, 5), 3.0, dtype=torch.float64), 0.4
     z = sd.prior(SCHEDULE, (2, 5), t_start=t, seed=7, dtype=torch.float64) / SCHEDULE.sigma(t)
-    start = sd.renoise(SCHEDULE, x0, t, seed=7)
+    start = sd.add_noise(SCHEDULE, x0, t, seed=7)
     torch.testing.assert_close(start, SCHEDULE.alpha(t) * x0 + SCHEDULE.sigma(t) * z)
     out = sd.sample(
-        sd.ProbabilityFlow(sd.Gaussian((0.0,) * 5, 1.0).denoiser(SCHEDULE)), sd.DDIM(), x=start, steps=8, t_start=t
+        sd.ProbabilityFlow(sd.targets.Gaussian((0.0,) * 5, 1.0).denoiser(SCHEDULE)),
+        solver=sd.DDIM(),
+        x=start,
+        steps=8,
+        t_start=t,
     )
     assert out.settings["grid"][0] == t
 
@@ -81,14 +85,20 @@ def test_an_image_to_image_start_has_alpha_and_sigma_of_its_time():
 def test_a_brownian_path_run_converges_to_one_answer_as_its_grid_is_refined():
     def end(n):
         return sd.sample(
-            SDE, sd.EulerMaruyama(), (3, 2), steps=n, noise=sd.BrownianPath, dtype=torch.float64, t_end=0.05
+            SDE,
+            (3, 2),
+            sd.solvers.EulerMaruyama(),
+            steps=n,
+            noise=sd.noise.BrownianPath,
+            dtype=torch.float64,
+            t_end=0.05,
         ).x
 
     reference = end(200)
     errors = [float((end(n) - reference).abs().max()) for n in (25, 100)]
     # additive noise: strong order 1
     assert errors[1] < errors[0] / 2.5
-    far = sd.sample(SDE, sd.EulerMaruyama(), (3, 2), steps=100, dtype=torch.float64, t_end=0.05).x
+    far = sd.sample(SDE, (3, 2), sd.solvers.EulerMaruyama(), steps=100, dtype=torch.float64, t_end=0.05).x
     assert float((far - reference).abs().max()) > 10 * errors[1]
 
 
@@ -96,25 +106,32 @@ def test_a_brownian_path_run_converges_to_one_answer_as_its_grid_is_refined():
 
 
 def test_saved_states_are_those_of_the_nodes_and_are_not_overwritten():
-    solution = sd.sample(FLOW, sd.DPMSolverPP(2), (3, 2), steps=6, save=True)
+    solution = sd.sample(FLOW, (3, 2), sd.DPMSolverPP(2), steps=6, save=True)
     assert solution.states.shape == (7, 3, 2) and np.array_equal(solution.times, solution.settings["grid"])
     assert torch.equal(solution.states[-1], solution.x)
     for k in (2, 4):
-        again = sd.sample(FLOW, sd.DPMSolverPP(2), (3, 2), grid=solution.times[: k + 1])
+        again = sd.sample(FLOW, (3, 2), sd.DPMSolverPP(2), grid=solution.times[: k + 1])
         assert torch.equal(solution.states[k], again.x)
-    some = sd.sample(FLOW, sd.DPMSolverPP(2), (3, 2), grid=solution.times, save=[solution.times[2]])
+    some = sd.sample(FLOW, (3, 2), sd.DPMSolverPP(2), grid=solution.times, save=[solution.times[2]])
     assert torch.equal(some.states[0], solution.states[2])
 
 
 def test_settings_echo_everything_as_plain_data():
     settings = sd.sample(
-        SDE, "sde-dpm++2m", (3, 2), steps=4, spacing=sd.Karras(), seed=9, ids=[5, 6, 7], terminal=sd.Denoise()
+        SDE,
+        (3, 2),
+        "sde-dpm++2m",
+        steps=4,
+        spacing=sd.spacings.Karras(),
+        seed=9,
+        ids=[5, 6, 7],
+        terminal=sd.solvers.Denoise(),
     ).settings
     again = json.loads(json.dumps(settings))
     assert again["solver"] == {
         "type": "SDEDPMSolverPP",
         "k": 2,
-        "start": {"type": "Substeps"},
+        "start": {"type": "GradedStart"},
         "lower_order_final": False,
     }
     assert again["problem"] == {"type": "ReverseSDE", "eta": 1.0}
@@ -125,15 +142,15 @@ def test_settings_echo_everything_as_plain_data():
 
 def test_a_callback_sees_every_step_and_may_keep_what_it_sees():
     seen = []
-    solution = sd.sample(FLOW, sd.DDIM(), (3, 2), steps=6, callback=seen.append, save=True)
+    solution = sd.sample(FLOW, (3, 2), sd.DDIM(), steps=6, callback=seen.append, save=True)
     assert [step.t for step in seen] == solution.settings["grid"][1:]
     for step, state in zip(seen, solution.states[1:], strict=True):
         assert torch.equal(step.x, state)
 
 
 def test_batches_run_one_after_another_are_one_solution():
-    whole = sd.sample(SDE, sd.DDPM(), (5, 2), steps=4, save=True)
-    parts = sd.sample(SDE, sd.DDPM(), (5, 2), steps=4, save=True, batch_size=2)
+    whole = sd.sample(SDE, (5, 2), sd.DDPM(), steps=4, save=True)
+    parts = sd.sample(SDE, (5, 2), sd.DDPM(), steps=4, save=True, batch_size=2)
     assert torch.equal(parts.x, whole.x) and torch.equal(parts.states, whole.states)
     assert parts.calls == 12 and whole.calls == 4 and parts.rows == whole.rows == 20
     assert parts.settings["ids"] == whole.settings["ids"]
@@ -148,12 +165,12 @@ def test_conditioning_follows_its_samples():
 
     flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
     cond = {"label": labels, "scale": 0.1}
-    whole = sd.sample(flow, sd.DDIM(), (5, 2), steps=3, cond=cond)
-    parts = sd.sample(flow, sd.DDIM(), (5, 2), steps=3, cond=cond, batch_size=2)
+    whole = sd.sample(flow, (5, 2), sd.DDIM(), steps=3, cond=cond)
+    parts = sd.sample(flow, (5, 2), sd.DDIM(), steps=3, cond=cond, batch_size=2)
     assert torch.equal(whole.x, parts.x)
     # adaptive: the conditions shrink with the active set
     seen.clear()
-    sd.sample(flow, sd.RK45(), (5, 2), cond=cond).check()
+    sd.sample(flow, (5, 2), sd.RK45(), cond=cond).check()
     assert seen[0] == ([0, 1, 2, 3, 4], 0.1) and len(seen[-1][0]) < 5
 
 
@@ -163,18 +180,18 @@ def test_conditioning_follows_its_samples():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_float32_state_runs_around_a_half_precision_network(dtype):
     net = MLP()
-    full = sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())), sd.DDIM(), (3, 2), steps=8).x
+    full = sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())), (3, 2), sd.DDIM(), steps=8).x
     half = sd.Denoiser(net.to(dtype), SCHEDULE, sd.NoisePrediction())
-    x = sd.sample(sd.ProbabilityFlow(half), sd.DDIM(), (3, 2), steps=8).check().x
+    x = sd.sample(sd.ProbabilityFlow(half), (3, 2), sd.DDIM(), steps=8).check().x
     assert x.dtype == torch.float32
     torch.testing.assert_close(x, full, rtol=0.1, atol=0.1)
 
 
 def test_dtype_and_device_default_to_the_networks():
     model = sd.Denoiser(MLP().double(), SCHEDULE, sd.NoisePrediction())
-    assert sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (3, 2), steps=2).x.dtype == torch.float64
+    assert sd.sample(sd.ProbabilityFlow(model), (3, 2), sd.DDIM(), steps=2).x.dtype == torch.float64
     assert (
-        sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (3, 2), steps=2, dtype=torch.float32).x.dtype == torch.float32
+        sd.sample(sd.ProbabilityFlow(model), (3, 2), sd.DDIM(), steps=2, dtype=torch.float32).x.dtype == torch.float32
     )
 
 
@@ -185,7 +202,7 @@ def test_a_compiled_network_gives_the_same_samples(backend):
     net = MLP()
     plain, compiled = (
         sd.sample(
-            sd.ProbabilityFlow(sd.Denoiser(n, SCHEDULE, sd.NoisePrediction())), sd.DPMSolverPP(2), (3, 2), steps=5
+            sd.ProbabilityFlow(sd.Denoiser(n, SCHEDULE, sd.NoisePrediction())), (3, 2), sd.DPMSolverPP(2), steps=5
         ).x
         for n in (net, torch.compile(net, backend=backend))
     )
@@ -225,7 +242,7 @@ def test_the_workspace_reuses_memory_that_nobody_holds_and_no_other():
 def test_a_network_that_returns_its_own_input_is_not_overwritten():
     flow = sd.ProbabilityFlow(sd.Denoiser(lambda x, t: x.view_as(x), SCHEDULE, sd.DataPrediction()))
     copy = sd.ProbabilityFlow(sd.Denoiser(lambda x, t: x.clone(), SCHEDULE, sd.DataPrediction()))
-    a, b = (sd.sample(p, sd.DPMSolverPP(2), (3, 2), steps=9).x for p in (flow, copy))
+    a, b = (sd.sample(p, (3, 2), sd.DPMSolverPP(2), steps=9).x for p in (flow, copy))
     assert torch.equal(a, b)
 
 
@@ -255,7 +272,7 @@ def broken(sample, below):
 
 def test_a_non_finite_output_is_named_by_sample_time_and_evaluation():
     grid = [1.0, 0.8, 0.6, 0.4, 0.2]
-    solution = sd.sample(broken(2, 0.7), sd.DDIM(), (4, 3), grid=grid)
+    solution = sd.sample(broken(2, 0.7), (4, 3), sd.DDIM(), grid=grid)
     assert solution.status.tolist() == [0, 0, sd.Status.NON_FINITE, 0] and not solution.ok
     assert solution.bad == {2: (0.6, 3)}
     with pytest.raises(sd.SolverError, match=r"sample 2: non finite first at t = 0.6, evaluation 3"):
@@ -271,7 +288,7 @@ def test_a_failure_that_happens_once_is_named_too():
         return torch.full_like(x, math.inf) if len(calls) == 3 else x
 
     solution = sd.sample(
-        sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction())), sd.DDIM(), (2, 3), steps=6
+        sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction())), (2, 3), sd.DDIM(), steps=6
     )
     assert solution.bad == {0: (float(calls[2][0]), 3), 1: (float(calls[2][0]), 3)} or len(solution.bad) == 2
     assert [number for _, number in solution.bad.values()] == [3, 3]
@@ -286,7 +303,7 @@ def test_a_guest_that_leaves_the_domain_is_stopped():
             yield grid.end, x
 
     with pytest.raises(ValueError, match=r"asked for the network at t = 0.09\d*, outside the run's \[0.1, 1.0\]"):
-        sd.sample(FLOW, Overshoots(), (2, 2), steps=3, t_end=0.1)
+        sd.sample(FLOW, (2, 2), Overshoots(), steps=3, t_end=0.1)
 
 
 def test_times_within_two_ulps_of_an_end_are_clamped():
@@ -303,7 +320,7 @@ def test_times_within_two_ulps_of_an_end_are_clamped():
             problem.drift(float(np.float32(grid.end)), x)
             yield grid.end, x
 
-    sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.VPrediction())), Rounds(), (2, 2), steps=3, t_end=1e-3)
+    sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.VPrediction())), (2, 2), Rounds(), steps=3, t_end=1e-3)
     assert seen[0] >= np.float32(1e-3)
 
 
@@ -321,7 +338,7 @@ def test_a_network_may_take_gradients_by_its_input_and_leave_nothing_behind():
         return 0.1 * x
 
     a, b = (
-        sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())), sd.DDIM(), (3, 2), steps=10).x
+        sd.sample(sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction())), (3, 2), sd.DDIM(), steps=10).x
         for net in (by_backward, written_out)
     )
     torch.testing.assert_close(a, b)
@@ -340,7 +357,7 @@ def test_a_network_that_writes_into_its_input_or_its_last_output_is_refused():
     for net, words in ((into_input, "wrote into its input"), (over_output, "wrote over an output")):
         flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction()))
         with pytest.raises(ValueError, match=words):
-            sd.sample(flow, sd.DPMSolverPP(2), (3, 2), steps=5)
+            sd.sample(flow, (3, 2), sd.DPMSolverPP(2), steps=5)
 
 
 def test_a_solver_that_stops_early_or_changes_the_state_is_found_out():
@@ -352,12 +369,12 @@ def test_a_solver_that_stops_early_or_changes_the_state_is_found_out():
         def run(self, problem, x, grid, noise):
             yield grid.end, x[:1]
 
-    solution = sd.sample(FLOW, Stops(), (3, 2), steps=5)
+    solution = sd.sample(FLOW, (3, 2), Stops(), steps=5)
     assert np.all(solution.status == sd.Status.STOPPED_EARLY)
     with pytest.raises(sd.SolverError, match="stopped early at t = "):
         solution.check()
     with pytest.raises(ValueError, match=r"into torch.float32 of shape \(1, 2\)"):
-        sd.sample(FLOW, Shrinks(), (3, 2), steps=5)
+        sd.sample(FLOW, (3, 2), Shrinks(), steps=5)
 
 
 def test_shared_conditions_stay_shared_whatever_the_batch_size():
@@ -370,14 +387,14 @@ def test_shared_conditions_stay_shared_whatever_the_batch_size():
     flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
     for solver in ("ddim", "rk45"):
         steps = {"steps": 3} if solver == "ddim" else {}
-        sd.sample(flow, solver, (6, 2), cond={"context": torch.full((3, 1), 0.1)}, batch_size=3, **steps).check()
+        sd.sample(flow, (6, 2), solver, cond={"context": torch.full((3, 1), 0.1)}, batch_size=3, **steps).check()
     assert shapes == {(3, 1)}
 
 
 def test_a_batch_of_none_is_a_solution_of_none():
     for solver in ("ddim", "heun", "rk45"):
         steps = {} if solver == "rk45" else {"steps": 3}
-        assert sd.sample(FLOW, solver, (0, 2), **steps).check().x.shape == (0, 2)
+        assert sd.sample(FLOW, (0, 2), solver, **steps).check().x.shape == (0, 2)
 
 
 def test_a_model_on_another_schedule_keeps_its_dtype_and_is_checked_before_it_is_called():
@@ -390,20 +407,20 @@ def test_a_model_on_another_schedule_keeps_its_dtype_and_is_checked_before_it_is
 
     model = sd.Denoiser(Net(2, 2).double(), sd.VPDiscrete(), sd.NoisePrediction()).on(sd.VE()).on(sd.EDM())
     with pytest.raises(ValueError, match=r"at t = 0.002 of EDM.*log-SNR 6.21461 is outside.*inside"):
-        sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (2, 2), steps=3)
+        sd.sample(sd.ProbabilityFlow(model), (2, 2), sd.DDIM(), steps=3)
     assert not calls
-    assert sd.sample(sd.ProbabilityFlow(model), sd.DDIM(), (2, 2), steps=3, t_end=0.05).x.dtype == torch.float64
+    assert sd.sample(sd.ProbabilityFlow(model), (2, 2), sd.DDIM(), steps=3, t_end=0.05).x.dtype == torch.float64
 
 
 def test_rectified_flow_runs_from_noise_to_data_in_time():
-    target, schedule = sd.Gaussian((0.3, -1.0), (0.5, 2.0)), sd.RectifiedFlow()
+    target, schedule = sd.targets.Gaussian((0.3, -1.0), (0.5, 2.0)), sd.RectifiedFlow()
     flow, x = sd.ProbabilityFlow(target.denoiser(schedule)), torch.randn(4, 2, dtype=torch.float64)
     exact = target.flow(schedule, 1.0, 0.0, x)
     errors = [
-        float((sd.solve(flow, "rk4", x, steps=n, t_start=1.0, t_end=0.0).x - exact).abs().max()) for n in (20, 40)
+        float((sd.solve(flow, x, "rk4", steps=n, t_start=1.0, t_end=0.0).x - exact).abs().max()) for n in (20, 40)
     ]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.3)
-    assert sd.SubVP().d_sigma(0.0) == pytest.approx(0.1) and sd.VPLinear().d_sigma(0.0) == np.inf
+    assert sd.schedules.SubVP().d_sigma(0.0) == pytest.approx(0.1) and sd.VPLinear().d_sigma(0.0) == np.inf
 
 
 def test_times_of_any_numeric_kind_reach_the_network_one_per_sample():
@@ -419,7 +436,7 @@ def test_times_of_any_numeric_kind_reach_the_network_one_per_sample():
 def test_a_users_class_cannot_break_or_take_over_a_name():
     import dataclasses
 
-    from scorediff import registry
+    from scorediff._core import registry
 
     @dataclasses.dataclass(frozen=True)
     class Needy(sd.Solver):

@@ -10,13 +10,13 @@ import torch
 from matplotlib.image import imread
 
 import scorediff as sd
-from scorediff.data import digits
-from scorediff.files import check_writable, write_whole
-from scorediff.pictures import contact_sheet, scatter, tiled
+from scorediff._core.files import check_writable, write_whole
+from scorediff.lab.data import digits
+from scorediff.lab.pictures import contact_sheet, scatter, tiled
 from scorediff.study import Reference, TrajectoryRow, WorkPrecision, reference, sliced_wasserstein, work_precision
 from scorediff.study.drawing import _spread
 
-GAUSSIAN = sd.Gaussian()
+GAUSSIAN = sd.targets.Gaussian()
 FLOW = sd.ProbabilityFlow(GAUSSIAN.denoiser(sd.VPLinear()))
 
 
@@ -31,8 +31,8 @@ def study(solvers, nfes, **options):
 @pytest.fixture(scope="module")
 def on_digits():
     """DDIM and the 2M solvers on the 1797 digits at bandwidth 0.4: the figures that the project promises."""
-    flow = sd.ProbabilityFlow(sd.Empirical(digits(), 0.4).denoiser(sd.VPLinear()))
-    names, spacing = ["ddim", "dpm-2m", "dpm++2m"], sd.UniformLogSNR()
+    flow = sd.ProbabilityFlow(sd.targets.Empirical(digits(), 0.4).denoiser(sd.VPLinear()))
+    names, spacing = ["ddim", "dpm-2m", "dpm++2m"], sd.spacings.UniformLogSNR()
     return work_precision(flow, names, (20, 40, 80, 160), x=start(64, flow=flow), spacing=spacing, progress=False)
 
 
@@ -62,8 +62,10 @@ def test_on_digits_the_reference_is_known_far_better_than_any_error(on_digits):
 
 @pytest.mark.nightly
 def test_at_a_small_bandwidth_samples_flip_and_the_rms_error_shows_no_order():
-    flow = sd.ProbabilityFlow(sd.Empirical(digits(), 0.1).denoiser(sd.VPLinear()))
-    made = work_precision(flow, ["ddim"], (20, 40), x=start(64, flow=flow), spacing=sd.UniformLogSNR(), progress=False)
+    flow = sd.ProbabilityFlow(sd.targets.Empirical(digits(), 0.1).denoiser(sd.VPLinear()))
+    made = work_precision(
+        flow, ["ddim"], (20, 40), x=start(64, flow=flow), spacing=sd.spacings.UniformLogSNR(), progress=False
+    )
     few, more = made.trajectories
     assert few.other > 0 and more.other > 0
     assert few.rms / more.rms < 1.8 < few.median / more.median
@@ -78,9 +80,11 @@ def test_the_reference_is_the_exact_flow_of_a_gaussian_within_its_stated_error()
 
 
 def test_the_reference_is_that_of_another_library():
-    flow = sd.ProbabilityFlow(sd.GaussianMixture().denoiser(sd.EDM()))
+    flow = sd.ProbabilityFlow(sd.targets.GaussianMixture().denoiser(sd.EDM()))
     x = start(3, flow=flow)
-    other = sd.sample(flow, "scipy-dop853:rtol=1e-11,atol=1e-11,coordinates=log-snr", x=x, progress=False).check()
+    other = sd.sample(
+        flow, solver="scipy-dop853:rtol=1e-11,atol=1e-11,coordinates=log-snr", x=x, progress=False
+    ).check()
     assert torch.allclose(reference(flow, x).x, other.x, rtol=0, atol=1e-7)
 
 
@@ -119,7 +123,7 @@ def test_an_adaptive_solver_runs_down_the_tolerances_that_the_dtype_holds():
 
 def test_an_adaptive_solver_with_tolerances_of_its_own_keeps_them():
     (row,) = study(["rk45:rtol=1e-4"], (1,)).trajectories
-    alone = sd.sample(FLOW, "rk45:rtol=1e-4", x=start(), progress=False)
+    alone = sd.sample(FLOW, solver="rk45:rtol=1e-4", x=start(), progress=False)
     assert row.evaluations == alone.evaluations.mean()
 
 
@@ -149,7 +153,7 @@ def test_the_law_of_an_sde_solver_comes_down_to_the_floor():
 
 
 def test_sliced_wasserstein_of_a_shift_is_its_length_over_the_root_of_the_dimension():
-    a = sd.Gaussian(torch.zeros(8), 1.0).sample(50)
+    a = sd.targets.Gaussian(torch.zeros(8), 1.0).sample(50)
     assert sliced_wasserstein(a, a) == 0
     shifted = sliced_wasserstein(a, a + 3.0, projections=4000)
     assert shifted == pytest.approx(3.0, rel=0.03)
@@ -172,7 +176,7 @@ def test_a_budget_below_one_evaluation_is_refused(nfes):
 
 
 def test_two_solvers_of_one_name_want_labels():
-    pair = [sd.Euler(), dataclasses.replace(sd.Euler(), coordinates=sd.Time())]
+    pair = [sd.solvers.Euler(), dataclasses.replace(sd.solvers.Euler(), coordinates=sd.coordinates.Time())]
     with pytest.raises(ValueError, match="two solvers are called 'euler'"):
         study(pair, (5,))
     assert {r.solver for r in study(dict(zip("ab", pair, strict=True)), (5,)).trajectories} == {"a", "b"}
@@ -321,5 +325,5 @@ def test_points_are_scattered_in_two_dimensions_only(tmp_path):
 
 def test_importing_the_package_or_a_study_loads_no_picture_and_no_command_line(fresh):
     heavy = "{'typer', 'rich', 'matplotlib', 'scipy', 'torchdiffeq', 'torchsde'}"
-    code = f"import sys, scorediff, scorediff.study, scorediff.pictures; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, scorediff, scorediff.study, scorediff.lab.pictures; print(sorted({heavy} & set(sys.modules)))"
     assert fresh(code).stdout.strip() == "[]"

@@ -71,7 +71,7 @@ def test_words_do_not_change_the_hash_and_numbers_do():
     solver = sd.DPMSolverPP(2)
     for old, new in (
         ("# 1 / (2 r)", "# another comment"),
-        ('"ramp" starts as published', "other words"),
+        ('"published" starts as the paper does', "other words"),
         ("def predictor(self, past: Past) -> np.ndarray:", "def predictor(self, past: Any) -> Any:"),
         ("weight = held(past.kappa, past.h)", "weight = held(\n            past.kappa, past.h\n        )"),
     ):
@@ -89,6 +89,8 @@ def test_a_hash_is_that_of_the_solver_alone():
         assert sources(solver, other) == sources(solver)
     # a start, a step or coordinates are parts of the solver; what measures it is always among them
     rk = changed("scorediff.solvers.exponential.runge_kutta", "{1: 2 * _P(2)}, lower={})", "{1: 3 * _P(2)}, lower={})")
-    assert sources(sd.DPMSolverPP(3, start=sd.RungeKutta()), rk) != sources(sd.DPMSolverPP(3, start=sd.RungeKutta()))
+    assert sources(sd.DPMSolverPP(3, start=sd.solvers.RungeKuttaStart()), rk) != sources(
+        sd.DPMSolverPP(3, start=sd.solvers.RungeKuttaStart())
+    )
     assert sources(sd.DPMSolverPP(3), rk) == sources(sd.DPMSolverPP(3))
     assert {("scorediff.verify.slope", "fit"), ("scorediff.verify.strong", "_distance")} <= depends_on(sd.Heun())

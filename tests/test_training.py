@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from scipy import stats
 
 import scorediff as sd
-from scorediff import registry
-from scorediff.checkpoints import load
-from scorediff.data import Data
-from scorediff.nn import MLP, DiffusersUNet, Network, UNet
-from scorediff.training import (
+from scorediff._core import registry
+from scorediff.lab.checkpoints import load
+from scorediff.lab.data import Data
+from scorediff.lab.networks import MLP, DiffusersUNet, Network, UNet
+from scorediff.lab.training import (
     ContinuousTimes,
     LikelihoodWeighting,
     LogitNormalTimes,
@@ -34,10 +34,10 @@ from scorediff.training import (
     reconstruct,
     train,
 )
-from scorediff.training.batches import Batch, Batches
-from scorediff.training.ema import mixture, power
-from scorediff.training.loss import held_out_loss, losses
-from scorediff.training.run import Run
+from scorediff.lab.training.batches import Batch, Batches
+from scorediff.lab.training.ema import mixture, power
+from scorediff.lab.training.loss import held_out_loss, losses
+from scorediff.lab.training.run import Run
 
 WEIGHTINGS, TIMES = (list(registry.names(base).values()) for base in (Weighting, TrainingTimes))
 NETWORKS = [n for n in registry.names(Network).values() if not isinstance(n, DiffusersUNet)]
@@ -88,7 +88,7 @@ def test_the_best_network_is_left_with_the_conditional_variance(schedule, predic
     log_snr = np.clip(0.3, *sorted(float(schedule.log_snr(t)) for t in (schedule.t_start, schedule.t_end)))
     t = np.full(n, schedule.time_at(log_snr))
     recipe = Recipe(schedule=schedule, prediction=prediction, weighting=weighting)
-    net, at = exact_network(sd.Gaussian((0.0,), (v,)), schedule, prediction)
+    net, at = exact_network(sd.targets.Gaussian((0.0,), (v,)), schedule, prediction)
     alpha, sigma = float(schedule.alpha(t[0])), float(schedule.sigma(t[0]))
     at["t"], at["x"] = t, alpha * x0 + sigma * noise
     found = losses(sd.Denoiser(net, schedule, prediction), recipe, Batch(x0, noise, t, None))
@@ -129,7 +129,9 @@ def test_the_weightings_are_what_their_papers_say():
     np.testing.assert_allclose(SimpleWeighting()(schedule, sd.DataPrediction(), t), snr)
     np.testing.assert_allclose(MinSNRWeighting(5.0)(schedule, sd.DataPrediction(), t), np.minimum(snr, 5))
     np.testing.assert_allclose(MinSNRWeighting(5.0)(schedule, sd.VPrediction(), t), np.minimum(snr, 5) / (snr + 1))
-    np.testing.assert_allclose(LikelihoodWeighting()(schedule, sd.ScorePrediction(), t), schedule.g2(t) * (1 - 1e-3))
+    np.testing.assert_allclose(
+        LikelihoodWeighting()(schedule, sd.predictions.ScorePrediction(), t), schedule.g2(t) * (1 - 1e-3)
+    )
     # EDM's: (sigma^2 + c^2) / (sigma c)^2 for the data is 1 for its raw output
     edm, s, c = sd.EDM(), np.array([0.01, 0.3, 4.0]), 0.5
     _, q = sd.EDMPrediction(c).solve(edm, s)[0]
@@ -210,14 +212,14 @@ def test_the_unet_of_diffusers_is_called_as_diffusers_would_and_comes_back_from_
 
 @pytest.mark.nightly
 def test_a_perceptron_learns_the_exact_denoiser_of_a_mixture(tmp_path):
-    law = sd.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+    law = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
     data = Data(law.sample(8000, seed=3).float().numpy())
     recipe = Recipe(prediction=sd.VPrediction(), network=MLP(64, 2), steps=600, batch=256, lr=4e-3, held_out=2000)
     net = train(data, tmp_path / "run", recipe, averages=0, progress=False)
     exact = law.denoiser(recipe.schedule)
     for log_snr, most in ((-1.5, 0.04), (0.0, 3e-3), (1.5, 1e-3)):
         t = float(recipe.schedule.time_at(log_snr))
-        x = sd.renoise(recipe.schedule, law.sample(4000, seed=9), t, seed=1)
+        x = sd.add_noise(recipe.schedule, law.sample(4000, seed=9), t, seed=1)
         best, found = exact(t, x)[0], net.denoiser(t, x)[0]
         # four times the steps make it a third
         assert float((found - best).square().mean() / data.values.var()) < most

@@ -94,7 +94,7 @@ def test_too_few_points_have_no_slope(errors):
 @pytest.mark.parametrize("schedule", [sd.VPLinear(), sd.EDM(), sd.RectifiedFlow()], ids=label)
 @pytest.mark.parametrize("solver", engines_by_day(LINEAR), ids=label)
 def test_the_moments_by_probing_are_those_of_the_body_run_on_symbols(solver, schedule):
-    target, eta = sd.Gaussian(MEAN, VARIANCES), eta_of(solver)
+    target, eta = sd.targets.Gaussian(MEAN, VARIANCES), eta_of(solver)
     grid = solver.spacing(schedule, 12, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
     found = verify.moments(solver, target, schedule=schedule, grid=grid, eta=eta)
     symbols = AffineGaussian(schedule, MEAN, VARIANCES)
@@ -111,7 +111,7 @@ def test_the_moments_are_those_of_samples(target, eta, seed):
     schedule = sd.VPLinear()
     problem = sd.ReverseSDE(target.denoiser(schedule), eta)
     x = target.at(schedule, 1.0).sample(2000, seed)
-    y = sd.solve(problem, sd.DDIM(), x, steps=5, seed=seed).x
+    y = sd.solve(problem, x, sd.DDIM(), steps=5, seed=seed).x
     found = verify.moments("ddim", target, steps=5, eta=eta).law
     spread = found.covariance.diagonal().sqrt()
     assert ((y.mean(0) - found.mean) / spread).abs().max() < 6 / np.sqrt(2000)
@@ -119,7 +119,7 @@ def test_the_moments_are_those_of_samples(target, eta, seed):
 
 
 def test_the_distance_and_the_divergence_are_the_closed_forms():
-    found = verify.moments("ddpm", sd.Gaussian((1.0,), (0.25,)), steps=30)
+    found = verify.moments("ddpm", sd.targets.Gaussian((1.0,), (0.25,)), steps=30)
     m, v = float(found.law.mean), float(found.law.covariance)
     m_0, v_0 = float(found.exact.mean), float(found.exact.covariance)
     assert found.wasserstein == pytest.approx(np.hypot(m - m_0, np.sqrt(v) - np.sqrt(v_0)))
@@ -129,15 +129,15 @@ def test_the_distance_and_the_divergence_are_the_closed_forms():
 
 
 def test_a_start_of_ones_own_counts():
-    schedule, target = sd.VPLinear(), sd.Gaussian((1.0, 2.0), (0.25, 1.0))
-    prior = sd.Gaussian((0.0, 0.0), schedule.prior_std(1.0) ** 2)
+    schedule, target = sd.VPLinear(), sd.targets.Gaussian((1.0, 2.0), (0.25, 1.0))
+    prior = sd.targets.Gaussian((0.0, 0.0), schedule.prior_std(1.0) ** 2)
     exact, off = (verify.moments("dpm++2m", target, steps=200, start=start) for start in (None, prior))
     # the mean the prior lacks, alpha_T m, comes out as it went in, times the flow's contraction
     assert off.bias > 10 * exact.bias
     with pytest.raises(ValueError, match="eigendirections"):
-        verify.moments("ddim", target, steps=5, start=sd.Gaussian((0.0, 0.0), ((1.0, 0.5), (0.5, 1.0))))
+        verify.moments("ddim", target, steps=5, start=sd.targets.Gaussian((0.0, 0.0), ((1.0, 0.5), (0.5, 1.0))))
     with pytest.raises(ValueError, match="event shape"):
-        verify.moments("ddim", target, steps=5, start=sd.Gaussian((0.0,), 1.0))
+        verify.moments("ddim", target, steps=5, start=sd.targets.Gaussian((0.0,), 1.0))
 
 
 # --- coefficients ---
@@ -169,11 +169,11 @@ def test_the_coefficients_make_the_samplers_output(name, prediction):
     model = sd.Denoiser(net, schedule, prediction)
     sde = name.startswith("sde")
     problem = sd.ReverseSDE(model) if sde else sd.ProbabilityFlow(model)
-    grid = sd.UniformLogSNR()(schedule, 5, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
+    grid = sd.spacings.UniformLogSNR()(schedule, 5, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
     x = sd.prior(schedule, (1, 3), dtype=torch.float64)
-    got = sd.solve(problem, name, x, grid=grid, seed=3).x
+    got = sd.solve(problem, x, name, grid=grid, seed=3).x
     found = verify.coefficients(name, grid, prediction=prediction)
-    noise = sd.IndependentNoise(3, x)
+    noise = sd.noise.IndependentNoise(3, x)
     inputs = [x, *asked, *(noise(a, b, tag) for a, b, tag, _ in found.intervals)]
     want = sum(c * v for c, v in zip(found.array[-1].tolist(), inputs, strict=True))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
@@ -199,8 +199,8 @@ def test_coefficients_are_printed_saved_and_told_apart(tmp_path):
 def test_the_law_on_a_mixture_of_one_is_that_on_a_gaussian(name, eta):
     # the recursion against the probed moments, which share nothing but the coefficients
     schedule, solver = sd.VPLinear(), _named(name)
-    one, gaussian = sd.GaussianMixture((1.0,), ((0.4,),), (0.3,)), sd.Gaussian((0.4,), (0.3,))
-    grid = sd.UniformLogSNR()(schedule, 10, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
+    one, gaussian = sd.targets.GaussianMixture((1.0,), ((0.4,),), (0.3,)), sd.targets.Gaussian((0.4,), (0.3,))
+    grid = sd.spacings.UniformLogSNR()(schedule, 10, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
     error, calls = characteristic_error(solver, one, schedule, grid, eta)
     found = verify.moments(solver, gaussian, schedule=schedule, grid=grid, eta=eta)
     k = np.array([0.5, 1.0, 2.0, 3.0]) / np.sqrt(float(found.exact_variances))
@@ -213,7 +213,7 @@ def test_the_law_on_a_mixture_of_one_is_that_on_a_gaussian(name, eta):
 
 
 def _named(name):
-    from scorediff.registry import parse
+    from scorediff._core.registry import parse
 
     return parse(sd.Solver, name)
 
@@ -221,7 +221,7 @@ def _named(name):
 @pytest.mark.parametrize("name", ["ddpm", "sde-dpm-2m", "stochastic-heun"])
 def test_the_law_on_a_mixture_is_that_of_samples(name):
     schedule, n = sd.VPLinear(), 200_000
-    grid = sd.UniformLogSNR()(schedule, 6, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
+    grid = sd.spacings.UniformLogSNR()(schedule, 6, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
     target = verify.LINE
     # as one row: its entries see noises of their own
     x = target.at(schedule, grid.start).sample(n, 0).reshape(1, n)
@@ -233,7 +233,7 @@ def test_the_law_on_a_mixture_is_that_of_samples(name):
         def __call__(self, t, x):
             return tuple(p.reshape(1, n) for p in target.denoiser(schedule)(t, x.reshape(n, 1)))
 
-    y = sd.solve(sd.ReverseSDE(Side()), name, x, grid=grid, seed=1).x.numpy()[0]
+    y = sd.solve(sd.ReverseSDE(Side()), x, name, grid=grid, seed=1).x.numpy()[0]
     end = target.at(schedule, grid.end)
     m, v, w = end.means[:, 0].numpy(), end.spectrum.values[:, 0].numpy(), end.weights.numpy()
     k = np.array([0.5, 1.0, 2.0, 3.0]) / np.sqrt(w @ (v + m**2) - (w @ m) ** 2)
@@ -418,7 +418,7 @@ def test_a_ratio_that_is_clamped_loses_its_order_on_uneven_steps(most):
 
 def test_the_order_of_one_step_is_that_of_taylors_theorem_and_of_a_function_too():
     # Euler's step errs by h^2 x''/2, and its order is 1; the states of a function are the ends of shorter runs
-    for solver in (sd.Euler(), euler):
+    for solver in (sd.solvers.Euler(), euler):
         found = verify.step_order(solver, declared=1)
         assert found.even == pytest.approx(1, abs=0.05) and found.uneven == pytest.approx(1, abs=0.05) and found.ok
     for solver in ("rk45", "ddpm", "edm-stochastic"):
@@ -467,7 +467,7 @@ def test_an_irregular_grid_is_refined_as_it_is():
 def test_ones_own_target_schedule_span_and_eta():
     report = verify.order(
         "ddim",
-        target=sd.Gaussian((0.3,), (0.5,)),
+        target=sd.targets.Gaussian((0.3,), (0.5,)),
         schedule=sd.EDM(),
         t_start=10.0,
         t_end=0.1,
@@ -477,15 +477,15 @@ def test_ones_own_target_schedule_span_and_eta():
     assert report.ok and report.kind == "weak order" and len(report.measurements) == 1
     # a grid has its own ends, and a list of times is one
     assert verify.order("dpm++2m", grid=[0.9, 0.6, 0.3, 0.1], schedule="vp-linear", target=verify.GAUSSIAN).ok
-    assert verify.order("ddim", grid=sd.UniformTime()(sd.VPLinear(), 200), schedule=sd.VPLinear()).ok
+    assert verify.order("ddim", grid=sd.spacings.UniformTime()(sd.VPLinear(), 200), schedule=sd.VPLinear()).ok
     assert verify.order(
-        "heun", target=sd.Empirical(torch.randn(5, 2, dtype=torch.float64), 0.5), schedule=sd.VPLinear()
+        "heun", target=sd.targets.Empirical(torch.randn(5, 2, dtype=torch.float64), 0.5), schedule=sd.VPLinear()
     ).ok
 
 
 @pytest.mark.nightly
 def test_a_law_that_is_not_resolved_is_not_measured():
-    narrow = sd.GaussianMixture((0.5, 0.5), ((2.0,), (-2.0,)), (1e-3, 4.0))
+    narrow = sd.targets.GaussianMixture((0.5, 0.5), ((2.0,), (-2.0,)), (1e-3, 4.0))
     unresolved = verify.order("sde-dpm++2m", target=narrow, schedule="vp-linear", steps=(10, 20, 40, 80))
     assert "modes are too narrow" in unresolved.verdict
 
@@ -493,7 +493,7 @@ def test_a_law_that_is_not_resolved_is_not_measured():
 def test_what_cannot_be_measured_is_said():
     assert "in one dimension" in verify.order("ddpm", target=verify.MIXTURE).verdict
     assert "eta = 1" in verify.order("ddpm", eta=0.5).verdict
-    exact = verify.order("ddim", target=sd.Gaussian((1.0, 2.0), 0.0)).verdict
+    exact = verify.order("ddim", target=sd.targets.Gaussian((1.0, 2.0), 0.0)).verdict
     assert "exact here to rounding, give another target" in exact
     for options, kind, words in (
         ({"steps": (10, 20, 40)}, ValueError, "at least 4"),
@@ -501,7 +501,7 @@ def test_what_cannot_be_measured_is_said():
         ({"steps": 40}, TypeError, "ladder of whole numbers"),
         ({"steps": (10.5, 20, 40, 80)}, TypeError, "ladder of whole numbers"),
         ({"target": "gaussian"}, TypeError, "Gaussian"),
-        ({"target": sd.Gaussian}, TypeError, "Gaussian"),
+        ({"target": sd.targets.Gaussian}, TypeError, "Gaussian"),
         ({"schedule": "vp-linaer"}, ValueError, "did you mean 'vp-linear'"),
         ({"schedule": sd.VPLinear}, TypeError, "VPLinear"),
         ({"declared": "2"}, TypeError, "an order is a number"),
@@ -562,7 +562,7 @@ def test_a_body_may_go_on_in_place():
 
     assert verify.order(InPlace()).ok
     x = torch.ones(2, 8, dtype=torch.float64)
-    sd.solve(sd.ProbabilityFlow(verify.GAUSSIAN.denoiser(sd.VPLinear())), InPlace(), x, steps=5)
+    sd.solve(sd.ProbabilityFlow(verify.GAUSSIAN.denoiser(sd.VPLinear())), x, InPlace(), steps=5)
     assert torch.equal(x, torch.ones(2, 8, dtype=torch.float64))
 
 
@@ -580,7 +580,7 @@ def test_noises_of_overlapping_intervals_are_refused():
 
 
 def test_an_exact_method_has_no_slope_on_what_it_is_exact_on():
-    report = verify.order("ddim", target=sd.Gaussian((1.0, 2.0), 0.0))
+    report = verify.order("ddim", target=sd.targets.Gaussian((1.0, 2.0), 0.0))
     assert report.order is None and report.measurements[0].slope.exact
 
 
@@ -649,7 +649,7 @@ def test_the_strategies_draw_what_can_be_sampled(schedule, prediction, target, s
     x = sd.prior(schedule, (2, *target.event_shape), t_start=float(grid[0]), seed=seed, dtype=torch.float64)
     flow = sd.ProbabilityFlow(sd.Denoiser(net, schedule, prediction))
     exact = sd.ProbabilityFlow(target.denoiser(schedule))
-    a, b = (sd.solve(problem, "ddim", x, grid=grid).check().x for problem in (flow, exact))
+    a, b = (sd.solve(problem, x, "ddim", grid=grid).check().x for problem in (flow, exact))
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.backends._guest import BudgetExhausted, Clock, column, working
+from scorediff._core.states import row_mean
+from scorediff.backends._third_party import BudgetExhausted, Clock, column, working
 from scorediff.coordinates import Coordinates, Field, Time
-from scorediff.grids import Grid, Spacing
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Status, Step
-from scorediff.states import row_mean
+from scorediff.spacings import Grid, Spacing
 
 __all__ = ["Drift", "SteppedDrift", "check_even", "even_spacing", "legs", "multistep", "odeint"]
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.backends._guest import BudgetExhausted, Clock, check_adaptive, check_method
+from scorediff.backends._third_party import BudgetExhausted, Clock, check_adaptive, check_method
 from scorediff.coordinates import Angle, Coordinates, Field
-from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import Solver, Status, Step
+from scorediff.spacings import Grid
 
 __all__ = ["SciPy"]
 

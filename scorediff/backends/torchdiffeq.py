@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.backends._guest import check_adaptive, check_method
+from scorediff.backends._third_party import check_adaptive, check_method
 from scorediff.backends._torchdiffeq import Drift, SteppedDrift, check_even, even_spacing, legs, multistep, odeint
 from scorediff.coordinates import Angle, Coordinates, Time
-from scorediff.grids import Grid, Spacing, UniformIn
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive import check_tolerance
+from scorediff.solvers.adaptive.controller import check_tolerance
 from scorediff.solvers.base import Solver
+from scorediff.spacings import Grid, Spacing, UniformIn
 
 __all__ = [
     "TorchDiffEq",

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scorediff.backends._guest import Clock, check_method, working
+from scorediff.backends._third_party import Clock, check_method, working
 from scorediff.coordinates import Coordinates, Field, Time
-from scorediff.grids import Grid, Spacing, UniformIn
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
 from scorediff.solvers.base import Solver
+from scorediff.spacings import Grid, Spacing, UniformIn
 
 __all__ = ["TorchSDE"]
 

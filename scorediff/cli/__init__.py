@@ -17,8 +17,8 @@ from scorediff.cli.listing import solvers
 from scorediff.cli.order import order
 from scorediff.cli.sample import sample
 from scorediff.cli.train import average, train
+from scorediff.lab.training import TrainingError
 from scorediff.solvers import SolverError
-from scorediff.training import TrainingError
 
 __all__ = ["app", "main"]
 

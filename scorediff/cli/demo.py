@@ -104,20 +104,20 @@ def _sheet(seed: int, progress: bool) -> list[_Row]:
     from tqdm.auto import tqdm
 
     import scorediff as sd
-    from scorediff.data import digits
+    from scorediff.lab.data import digits
     from scorediff.solvers.solve import problem_for
     from scorediff.study.measure import nearest_datum
 
-    law = sd.Empirical(digits(), _SHEET_BANDWIDTH)
+    law = sd.targets.Empirical(digits(), _SHEET_BANDWIDTH)
     denoiser = law.denoiser(sd.VPLinear())
     x = sd.prior(denoiser.schedule, (_STARTS, *law.event_shape), seed=seed)
-    truth = sd.sample(sd.ProbabilityFlow(denoiser), sd.RK45(), x=x, progress=False).check()
+    truth = sd.sample(sd.ProbabilityFlow(denoiser), solver=sd.RK45(), x=x, progress=False).check()
     images = nearest_datum(law, truth.x)
     rows = [_Row("true trajectory", truth.evaluations.mean(), truth.x)]
     for name in tqdm((*_FLOW, *_SDE), disable=None if progress else True, leave=False, unit="solver"):
         solver, options_ = _within_budget(options.parse_solver(name))
         problem = problem_for(denoiser, solver, None)
-        made = sd.sample(problem, solver, x=x, seed=seed, progress=False, **options_).check()
+        made = sd.sample(problem, solver=solver, x=x, seed=seed, progress=False, **options_).check()
         astray = nearest_datum(law, made.x) != images if name in _FLOW else torch.zeros(len(x))
         rows.append(_Row(name, made.evaluations.mean(), made.x, tuple(astray.nonzero().flatten().tolist())))
     return rows
@@ -128,26 +128,26 @@ def _within_budget(solver: Any) -> "tuple[Solver, dict[str, Any]]":
 
     if solver.adaptive:
         return dataclasses.replace(solver, rtol=_SHEET_TOLERANCE, atol=_SHEET_TOLERANCE), {}
-    return solver, {"steps": max(_SHEET_BUDGET // (solver.nfe or 1), 1), "spacing": sd.UniformLogSNR()}
+    return solver, {"steps": max(_SHEET_BUDGET // (solver.nfe or 1), 1), "spacing": sd.spacings.UniformLogSNR()}
 
 
 def _study(
     names: Sequence[str], nfes: Sequence[int], samples: tuple[int, Any], seed: int, progress: bool
 ) -> "WorkPrecision":
     import scorediff as sd
-    from scorediff.data import digits
+    from scorediff.lab.data import digits
     from scorediff.study import work_precision
 
-    law = sd.Empirical(digits(), _STUDY_BANDWIDTH)
+    law = sd.targets.Empirical(digits(), _STUDY_BANDWIDTH)
     flow = sd.ProbabilityFlow(law.denoiser(sd.VPLinear()))
     n, dtype = samples
     x = sd.prior(flow.schedule, (n, *law.event_shape), seed=seed, dtype=dtype)
-    spacing = sd.UniformLogSNR()
+    spacing = sd.spacings.UniformLogSNR()
     return work_precision(flow, names, nfes, x=x, spacing=spacing, rtols=_TOLERANCES, seed=seed, progress=progress)
 
 
 def _draw_sheet(path: Path, rows: Sequence[_Row]) -> None:
-    from scorediff.pictures import new_figure, save_figure
+    from scorediff.lab.pictures import new_figure, save_figure
 
     figure = new_figure(7.4, 0.35 * len(rows) + 0.6)
     _draw_digits(figure.add_subplot(), rows)
@@ -155,7 +155,7 @@ def _draw_sheet(path: Path, rows: Sequence[_Row]) -> None:
 
 
 def _draw_both(path: Path, rows: Sequence[_Row], flow: "WorkPrecision") -> None:
-    from scorediff.pictures import new_figure, save_figure
+    from scorediff.lab.pictures import new_figure, save_figure
     from scorediff.study.drawing import draw_trajectories
 
     figure = new_figure(12.0, 5.2)
@@ -167,7 +167,7 @@ def _draw_both(path: Path, rows: Sequence[_Row], flow: "WorkPrecision") -> None:
 
 
 def _draw_digits(axes: "Axes", rows: Sequence[_Row]) -> None:
-    from scorediff.pictures import draw_rows, headed
+    from scorediff.lab.pictures import draw_rows, headed
 
     images, labels, framed = [r.images for r in rows], [r.label for r in rows], [r.framed for r in rows]
     draw_rows(axes, images, labels=labels, ink=True, framed=framed)

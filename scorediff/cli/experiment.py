@@ -10,8 +10,8 @@ from scorediff.cli import flags, options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scorediff.data import Data
-    from scorediff.experiments import Experiment
+    from scorediff.lab.data import Data
+    from scorediff.lab.experiments import Experiment
 
 __all__ = ["experiments"]
 
@@ -26,20 +26,20 @@ _Steps = Annotated[str, typer.Option(help="Numbers of steps, by commas.")]
 
 
 def _checkpoint(model: str) -> Any:
-    from scorediff.checkpoints import load
+    from scorediff.lab.checkpoints import load
 
     return load(model)
 
 
 def _data(given: str | None, checkpoint: Any) -> "Data":
-    from scorediff.data import load_data
+    from scorediff.lab.data import load_data
 
     return load_data(given or _told(checkpoint, "--data"))
 
 
 def _told(checkpoint: Any, option: str) -> str:
     """The data of the package that the network was trained on: what else its card names may be anywhere."""
-    from scorediff.data import NAMED
+    from scorediff.lab.data import NAMED
 
     title = checkpoint.card.get("data")
     if title not in NAMED:
@@ -87,8 +87,8 @@ def quality(
 
     Some 6400 evaluations for each sample: an hour on two cores for 2000 digits. Fewer --n or --steps take less.
     """
-    from scorediff import metrics
-    from scorediff.experiments import quality as run
+    from scorediff.lab import metrics
+    from scorediff.lab.experiments import quality as run
 
     checkpoint = _checkpoint(model)
     chosen = _data(data, checkpoint)
@@ -124,7 +124,7 @@ def consistency(
     out: _Out = Path("experiments"),
 ) -> None:
     """The same starts with more and more steps."""
-    from scorediff.experiments import consistency as run
+    from scorediff.lab.experiments import consistency as run
 
     _run(
         "consistency",
@@ -145,7 +145,7 @@ def interpolation(
     out: _Out = Path("experiments"),
 ) -> None:
     """Images on the great circle between two starts."""
-    from scorediff.experiments import interpolation as run
+    from scorediff.lab.experiments import interpolation as run
 
     _run(
         "interpolation",
@@ -167,7 +167,7 @@ def reconstruction(
     out: _Out = Path("experiments"),
 ) -> None:
     """Images to noise and back: error against steps."""
-    from scorediff.experiments import reconstruction as run
+    from scorediff.lab.experiments import reconstruction as run
 
     checkpoint = _checkpoint(model)
     _run(
@@ -197,7 +197,7 @@ def switching(
     out: _Out = Path("experiments"),
 ) -> None:
     """Train once, switch solvers: one contact sheet of the whole shelf."""
-    from scorediff.experiments import switching as run
+    from scorediff.lab.experiments import switching as run
 
     names = None if solvers is None else options.split_solvers(solvers)
     _run(
@@ -220,7 +220,7 @@ def splitting(
     out: _Out = Path("experiments"),
 ) -> None:
     """Where the error comes from: steps, start, end, network."""
-    from scorediff.experiments import splitting as run
+    from scorediff.lab.experiments import splitting as run
 
     checkpoint = _checkpoint(model)
     _run(

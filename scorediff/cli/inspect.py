@@ -9,7 +9,7 @@ import typer
 from scorediff.cli import flags
 
 if TYPE_CHECKING:
-    from scorediff.data import Data
+    from scorediff.lab.data import Data
 
 __all__ = ["inspect"]
 
@@ -75,8 +75,8 @@ def inspect(
 
 def _held(name: str, shape: Sequence[int]) -> "Data":
     """Data by name; a folder of images is brought to `shape`."""
-    from scorediff.data import NAMED, load_data
-    from scorediff.data.idx import holds_idx
+    from scorediff.lab.data import NAMED, load_data
+    from scorediff.lab.data.idx import holds_idx
 
     path = Path(name).expanduser()
     if name in NAMED or not path.is_dir() or holds_idx(path) or len(shape) != 3:

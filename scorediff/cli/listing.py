@@ -36,12 +36,12 @@ def solvers(
 
 def listed() -> dict[str, list[dict[str, Any]]]:
     """Every solver, schedule, spacing and coordinate system by name, with its options and their defaults."""
-    from scorediff import registry
+    from scorediff._core import registry
     from scorediff.coordinates import Coordinates
-    from scorediff.grids import Spacing
     from scorediff.problems import ProbabilityFlow, ReverseSDE
     from scorediff.schedules import Schedule
     from scorediff.solvers import Solver
+    from scorediff.spacings import Spacing
 
     def members(base: Any) -> list[tuple[str, Any, dict[str, Any]]]:
         made = sorted(registry.names(base).items())
@@ -67,7 +67,7 @@ def listed() -> dict[str, list[dict[str, Any]]]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    from scorediff.study.result import aligned
+    from scorediff._core.tables import aligned
 
     header = ["name", "order", "weak order", "evals/step", "solves", "steps", "source"]
     numbers = ("order", "weak_order", "evaluations_per_step")
@@ -86,7 +86,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _line(member: dict[str, Any]) -> str:
     """A name with those of its options that can be given on the command line."""
-    from scorediff.registry import kebab
+    from scorediff._core.registry import kebab
 
     options = []
     for key, value in member["options"].items():

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import torch
 
-from scorediff import registry
-from scorediff.data import digits
-from scorediff.exact import Empirical, Target
-from scorediff.files import check_writable
-from scorediff.grids import Spacing
+from scorediff._core import registry
+from scorediff._core.files import check_writable
+from scorediff.lab.data import digits
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, Terminal
+from scorediff.spacings import Spacing
+from scorediff.targets import Empirical, Target
 
 __all__ = [
     "chosen",

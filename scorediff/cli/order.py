@@ -46,7 +46,7 @@ def order(
         scorediff order dpm++2m heun rk4:coordinates=log-snr
         scorediff order --all --jobs 2 --csv orders.csv --markdown orders.md
     """
-    from scorediff import registry
+    from scorediff._core import registry
     from scorediff.solvers import Solver
     from scorediff.verify.audit import Audit, between_marks
 

@@ -186,7 +186,7 @@ def sample(
         classes = None if labels is None else labels(range(count))
         cond = subject.told(count) | ({} if classes is None else {subject.labelled: classes})
         shape = (count, *subject.shape)
-        solution = sd.sample(problem, chosen, shape, seed=seed, cond=cond, progress=progress, **how).check()
+        solution = sd.sample(problem, shape, chosen, seed=seed, cond=cond, progress=progress, **how).check()
         samples = solution.x if subject.decode is None else _decoded(subject.decode, solution.x, batch_size)
     words = f"{chosen.name}, {solution.evaluations.mean():.4g} evaluations"
     _write(path, subject, samples, solution, words, classes)
@@ -209,7 +209,7 @@ def _into(
     """The part of this process in files of samples; `torchrun` says which it is. `told` joins the manifest: what a
     network's last digits depend on is the same when a run goes on.
     """
-    from scorediff.shards import batch_rounding, sample_shards
+    from scorediff.lab.shards import batch_rounding, sample_shards
 
     rank, parts = options.process()
     how["batch_size"] = how["batch_size"] or 256
@@ -262,8 +262,8 @@ def _write(
 ) -> None:
     import numpy as np
 
-    from scorediff.files import write_whole
-    from scorediff.pictures import contact_sheet, scatter
+    from scorediff._core.files import write_whole
+    from scorediff.lab.pictures import contact_sheet, scatter
 
     if path.suffix.lower() == ".npz":
         settings = np.array(json.dumps({**subject.said, **solution.settings}))
@@ -287,6 +287,6 @@ def _one_image(path: Path, image: "Tensor") -> None:
     """An image of shape (1 or 3, H, W) as it is, without a frame."""
     from matplotlib.image import imsave
 
-    from scorediff.data.arrays import to_pixels
+    from scorediff.lab.data.arrays import to_pixels
 
     imsave(path, to_pixels(image.float()).permute(1, 2, 0).expand(-1, -1, 3).numpy())

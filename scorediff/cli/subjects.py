@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorediff import registry
-from scorediff.checkpoints import load, shipped
+from scorediff._core import registry
 from scorediff.cli import options
-from scorediff.exact import Target
 from scorediff.guidance import ClassifierFree
 from scorediff.interop.folders import is_pipeline
 from scorediff.interop.pipelines import DiffusersPipeline
+from scorediff.lab.checkpoints import load, shipped
+from scorediff.targets import Target
 
 __all__ = ["Asked", "Subject", "subject_for"]
 

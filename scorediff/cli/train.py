@@ -90,13 +90,13 @@ def train(
         scorediff train --data fashion-mnist --out run --network unet:patch=2 --prediction v
         torchrun --nproc-per-node 2 -m scorediff train --data photos --size 64 --out run
     """
-    from scorediff import registry
-    from scorediff.data import load_data
-    from scorediff.nn import Network
+    from scorediff._core import registry
+    from scorediff.lab.data import load_data
+    from scorediff.lab.networks import Network
+    from scorediff.lab.training import Recipe, TrainingTimes, Weighting
+    from scorediff.lab.training import train as run
     from scorediff.predictions import Prediction
     from scorediff.schedules import Schedule
-    from scorediff.training import Recipe, TrainingTimes, Weighting
-    from scorediff.training import train as run
 
     def parsed(base: type, text: str, suffix: str) -> object:
         name, colon, rest = text.partition(":")
@@ -156,8 +156,8 @@ def average(
 
         scorediff average run --std 0.06 --out narrow.safetensors
     """
-    from scorediff.checkpoints import save
-    from scorediff.training import reconstruct
+    from scorediff.lab.checkpoints import save
+    from scorediff.lab.training import reconstruct
 
     path = options.output(out, (".safetensors",))
     save(path, reconstruct(run, std, step))

@@ -4,24 +4,24 @@ from scorediff.guidance.base import Guidance, kinks, warn_of_kinks
 from scorediff.guidance.classifier import ClassifierGuidance
 from scorediff.guidance.clipping import Clipped, DynamicThreshold
 from scorediff.guidance.contrast import Autoguidance, ClassifierFree, Rescaled
-from scorediff.guidance.inverse import DPS, PseudoInverse
-from scorediff.guidance.limited import Limited
-from scorediff.guidance.operators import Averages, Mask, Matrix, Operator
+from scorediff.guidance.interval import GuidanceInterval
+from scorediff.guidance.inverse import DPS, PiGDM
+from scorediff.guidance.operators import AveragePooling, Mask, Matrix, Operator
 
 __all__ = [
     "DPS",
     "Autoguidance",
-    "Averages",
+    "AveragePooling",
     "ClassifierFree",
     "ClassifierGuidance",
     "Clipped",
     "DynamicThreshold",
     "Guidance",
-    "Limited",
+    "GuidanceInterval",
     "Mask",
     "Matrix",
     "Operator",
-    "PseudoInverse",
+    "PiGDM",
     "Rescaled",
     "kinks",
     "warn_of_kinks",

@@ -10,25 +10,25 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from scorediff import registry
-from scorediff.conditions import Conditions
-from scorediff.denoiser import Around, DenoiserLike, Reading, Rescheduled, checked_pair, described, told
+from scorediff._core import registry
+from scorediff._core.conditions import Conditions
+from scorediff._core.states import per_sample
+from scorediff.denoiser import DenoiserBase, DenoiserWrapper, ModelOutput, Rescheduled, checked_pair, described, told
 from scorediff.predictions import VPrediction
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample
 
 __all__ = ["Guidance", "check_scale", "in_v", "kinks", "read", "warn_of_kinks"]
 
 _V = VPrediction()
 
 
-class Guidance(Around, ABC):
+class Guidance(DenoiserWrapper, ABC):
     """A denoiser made of another one, its `denoiser`: every solver sees one equation, whatever it is made of.
 
-    Times `t` are floats or float64 arrays of shape (B,), states `x` of shape (B, ...), as for `DenoiserLike`.
+    Times `t` are floats or float64 arrays of shape (B,), states `x` of shape (B, ...), as for `DenoiserBase`.
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
 
     #: Is the reading a smooth function of the state? Where not, no solver keeps an order above 1.
     smooth: ClassVar[bool] = True
@@ -38,22 +38,22 @@ class Guidance(Around, ABC):
             raise TypeError(f"{type(self).__name__} wants a denoiser, got {type(self.denoiser).__name__}")
 
     @abstractmethod
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         """The guided reading, and the one without guidance, by the same evaluations."""
 
     def own(self, cond: Conditions) -> Conditions:
         """What the denoiser is told of what the guidance is told."""
         return cond
 
-    def plain(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         """The reading without guidance, alone."""
         return read(self.denoiser, t, x, self.own(cond))
 
-    def told(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
+    def told(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         """The guided reading, under conditions of which it is said which are per sample."""
         return self.pair(t, x, cond)[0]
 
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Reading:
+    def __call__(self, t: Any, x: Tensor, **cond: Any) -> ModelOutput:
         return self.told(t, x, Conditions.of(cond, x.shape[0]))
 
     @property
@@ -108,23 +108,23 @@ def warn_of_kinks(denoiser: Any, t_start: float, t_end: float, *, stacklevel: in
         )
 
 
-def read(denoiser: DenoiserLike, t: Any, x: Tensor, cond: Conditions) -> Reading:
-    """One evaluation, as a `Reading` whatever the denoiser returns. Raises ValueError for what is not as the state."""
+def read(denoiser: DenoiserBase, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
+    """One evaluation, whatever the denoiser returns. Raises ValueError for what is not as the state."""
     pair = told(denoiser, t, x, cond)
-    return pair if isinstance(pair, Reading) else _of_v(*checked_pair(pair, x), denoiser.schedule, t, x)
+    return pair if isinstance(pair, ModelOutput) else _of_v(*checked_pair(pair, x), denoiser.schedule, t, x)
 
 
-def in_v(reading: Reading, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+def in_v(reading: ModelOutput, schedule: Schedule, t: Any, x: Tensor) -> ModelOutput:
     """The same reading as one of the v-prediction at `x`, with its counts."""
     made = _of_v(reading[0], reading[1], schedule, t, x)
     made.rows, made.vjps = reading.rows, reading.vjps
     return made
 
 
-def _of_v(data: Tensor, noise: Tensor, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+def _of_v(data: Tensor, noise: Tensor, schedule: Schedule, t: Any, x: Tensor) -> ModelOutput:
     # v = alpha eps - sigma x0: the combination from which both come back without a division by alpha or sigma
     v = noise * per_sample(schedule.alpha(t), x) - data * per_sample(schedule.sigma(t), x)
-    return Reading(x, v, _V.solve(schedule, t))
+    return ModelOutput(x, v, _V.solve(schedule, t))
 
 
 def _fields(value: Any) -> dict[str, Any]:

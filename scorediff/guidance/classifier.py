@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.conditions import Conditions
-from scorediff.denoiser import DenoiserLike, Reading
+from scorediff._core.conditions import Conditions
+from scorediff.denoiser import DenoiserBase, ModelOutput
 from scorediff.guidance.base import Guidance, check_scale
 from scorediff.guidance.gradient import pushed, watched
 
@@ -28,7 +28,7 @@ class ClassifierGuidance(Guidance):
     Raises TypeError or ValueError for a `log_prob` that gives anything but one number a sample that depends on `x`.
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     log_prob: Callable[..., Tensor]
     scale: float = 1.0
     time: Callable[[Any], Any] | None = None
@@ -42,7 +42,7 @@ class ClassifierGuidance(Guidance):
     def own(self, cond: Conditions) -> Conditions:
         return cond.without(_PREFIX)
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         plain = self.plain(t, x, cond)
         number = np.broadcast_to(t if self.time is None else self.time(t), len(x))
         dtype = torch.float64 if x.dtype is torch.float64 else torch.float32

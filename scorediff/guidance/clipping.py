@@ -7,11 +7,11 @@ from typing import Any, ClassVar, final
 import numpy as np
 from torch import Tensor
 
-from scorediff.conditions import Conditions
-from scorediff.denoiser import DenoiserLike, Reading
+from scorediff._core.conditions import Conditions
+from scorediff._core.states import per_sample
+from scorediff.denoiser import DenoiserBase, ModelOutput
 from scorediff.guidance.base import Guidance, in_v
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample
 
 __all__ = ["Clipped", "DynamicThreshold"]
 
@@ -25,7 +25,7 @@ class Clipped(Guidance):
     above 1. Raises ValueError for a bound that is not positive.
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     bound: float = 1.0
     smooth: ClassVar[bool] = False
 
@@ -33,7 +33,7 @@ class Clipped(Guidance):
         super().__post_init__()
         _check_bound(self.bound)
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         plain = self.plain(t, x, cond)
         return _with_data(plain[0].clamp(-self.bound, self.bound), plain, self.schedule, t, x), plain
 
@@ -47,7 +47,7 @@ class DynamicThreshold(Guidance):
     Another equation than the network's, with kinks, as `Clipped`. Raises ValueError for a share outside (0, 1].
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     share: float = 0.995
     bound: float = 1.0
     smooth: ClassVar[bool] = False
@@ -58,7 +58,7 @@ class DynamicThreshold(Guidance):
         if not 0 < self.share <= 1:
             raise ValueError(f"share = {self.share}: of the entries of a sample, above 0 and at most 1")
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         plain = self.plain(t, x, cond)
         data = plain[0]
         sizes = data.flatten(1).abs()
@@ -73,7 +73,7 @@ def _check_bound(bound: float) -> None:
         raise ValueError(f"bound = {bound}: the largest absolute value of the data, above 0")
 
 
-def _with_data(data: Tensor, plain: Reading, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+def _with_data(data: Tensor, plain: ModelOutput, schedule: Schedule, t: Any, x: Tensor) -> ModelOutput:
     # data that change by d and the noise that agrees, by -alpha d / sigma, change v by -(alpha^2 + sigma^2) d / sigma;
     # where sigma is 0 the state is the data, whatever is said of them
     alpha, sigma = np.asarray(schedule.alpha(t)), np.asarray(schedule.sigma(t))

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.conditions import Conditions
-from scorediff.denoiser import DenoiserLike, Reading
+from scorediff._core.conditions import Conditions
+from scorediff._core.states import per_sample
+from scorediff.denoiser import DenoiserBase, ModelOutput
 from scorediff.guidance.base import Guidance, check_scale, in_v, kinks, read
 from scorediff.predictions import DataPrediction, Prediction
-from scorediff.states import per_sample
 
 __all__ = ["Autoguidance", "ClassifierFree", "Rescaled"]
 
@@ -38,7 +38,7 @@ class ClassifierFree(Guidance):
     ([3.0, 6.0], 4)
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     scale: float
     null: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class ClassifierFree(Guidance):
 
     @classmethod
     def of_weight(
-        cls, denoiser: DenoiserLike, weight: float, null: Mapping[str, Any] | None = None
+        cls, denoiser: DenoiserBase, weight: float, null: Mapping[str, Any] | None = None
     ) -> "ClassifierFree":
         """`(1 + weight) positive - weight negative`: the convention of the paper, 0 is no guidance."""
         return cls(denoiser, 1 + weight, null or {})
@@ -56,7 +56,7 @@ class ClassifierFree(Guidance):
     def own(self, cond: Conditions) -> Conditions:
         return cond.without(_NEGATIVE)
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         if self.scale == 1:
             reading = self.plain(t, x, cond)
             return reading, reading
@@ -101,8 +101,8 @@ class Autoguidance(Guidance):
     Raises ValueError where the two are on different schedules.
     """
 
-    denoiser: DenoiserLike
-    weak: DenoiserLike
+    denoiser: DenoiserBase
+    weak: DenoiserBase
     scale: float
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class Autoguidance(Guidance):
                 "weak.on(schedule)"
             )
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         good = read(self.denoiser, t, x, cond)
         if self.scale == 1:
             return good, good
@@ -159,7 +159,7 @@ class Rescaled(Guidance):
         if not 0 <= self.phi <= 1:
             raise ValueError(f"phi = {self.phi}: a share from 0 to 1")
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         guided, plain = self.denoiser.pair(t, x, cond)
         of = _own_prediction(self.denoiser) if self.of is None else self.of
         a, b = (per_sample(c, x) for c in of.row(self.schedule, t))
@@ -174,26 +174,26 @@ class Rescaled(Guidance):
         made.output = made.output + added * per_sample(gain, x)
         return made, plain
 
-    def plain(self, t: Any, x: Tensor, cond: Conditions) -> Reading:
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         return self.denoiser.plain(t, x, cond)
 
 
 _NEGATIVE = "negative_"
 
 
-def _contrast(towards: Reading, away: Reading, scale: float) -> Reading:
+def _contrast(towards: ModelOutput, away: ModelOutput, scale: float) -> ModelOutput:
     """`away + scale (towards - away)` of two readings of one state with the same coefficients."""
     # data and noise are linear in the output, so the output alone is combined, whatever it predicts
     output = torch.lerp(away.output, towards.output, float(scale))
-    return Reading(towards.x, output, towards.coefficients, rows=towards.rows, vjps=towards.vjps)
+    return ModelOutput(towards.x, output, towards.coefficients, rows=towards.rows, vjps=towards.vjps)
 
 
-def _halves(wide: Reading) -> tuple[Reading, Reading]:
+def _halves(wide: ModelOutput) -> tuple[ModelOutput, ModelOutput]:
     """The readings of the first and of the second half of a batch, each with the counts of the whole."""
     n = len(wide.x) // 2
     (p, q), (r, s) = ((c if np.ndim(c) == 0 else c[:n] for c in row) for row in wide.coefficients)
     first, second = (
-        Reading(wide.x[rows], wide.output[rows], ((p, q), (r, s)), rows=wide.rows, vjps=wide.vjps)
+        ModelOutput(wide.x[rows], wide.output[rows], ((p, q), (r, s)), rows=wide.rows, vjps=wide.vjps)
         for rows in (slice(0, n), slice(n, None))
     )
     return first, second

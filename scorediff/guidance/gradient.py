@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import Reading
+from scorediff._core.states import per_sample
+from scorediff.denoiser import ModelOutput
 from scorediff.guidance.base import in_v
 from scorediff.schedules import Schedule
-from scorediff.states import per_sample
 
 __all__ = ["pushed", "watched"]
 
@@ -31,7 +31,7 @@ def watched(x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield (x if x.requires_grad and keep else x.detach().requires_grad_()), keep
 
 
-def pushed(reading: Reading, gradient: Tensor, schedule: Schedule, t: Any, x: Tensor) -> Reading:
+def pushed(reading: ModelOutput, gradient: Tensor, schedule: Schedule, t: Any, x: Tensor) -> ModelOutput:
     """The reading of `score + gradient`, of the shape (B, ...) of `x`. Raises ValueError where alpha is 0."""
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if np.any(np.asarray(alpha) == 0):

@@ -7,13 +7,13 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scorediff.conditions import Conditions
-from scorediff.denoiser import DenoiserLike, Reading
+from scorediff._core.conditions import Conditions
+from scorediff.denoiser import DenoiserBase, ModelOutput
 from scorediff.guidance.base import Guidance, check_scale, read
 from scorediff.guidance.gradient import pushed, watched
 from scorediff.guidance.operators import Operator
 
-__all__ = ["DPS", "PseudoInverse"]
+__all__ = ["DPS", "PiGDM"]
 
 
 class _Posterior(Guidance):
@@ -41,7 +41,7 @@ class _Posterior(Guidance):
     def own(self, cond: Conditions) -> Conditions:
         return Conditions({k: v for k, v in cond.items() if k != "observed"}, cond.per_sample)
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[Reading, Reading]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
         if not isinstance(cond.get("observed"), Tensor):
             raise ValueError('what was measured is not given as a tensor: cond={"observed": y}')
         with watched(x) as (state, keep):
@@ -60,7 +60,7 @@ class _Posterior(Guidance):
             )
         if not keep:
             counts = {"rows": plain.rows, "vjps": plain.vjps}
-            plain = Reading(plain.x.detach(), plain.output.detach(), plain.coefficients, **counts)
+            plain = ModelOutput(plain.x.detach(), plain.output.detach(), plain.coefficients, **counts)
         guided = pushed(plain, gradient * self.scale, self.schedule, t, x)
         guided.vjps += 1
         return guided, plain
@@ -83,7 +83,7 @@ class DPS(_Posterior):
     positive.
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     operator: Operator
     noise_std: float
     scale: float = 1.0
@@ -91,9 +91,7 @@ class DPS(_Posterior):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.noise_std > 0:
-            raise ValueError(
-                f"noise_std = {self.noise_std}: DPS wants noisy measurements; PseudoInverse takes exact ones"
-            )
+            raise ValueError(f"noise_std = {self.noise_std}: DPS wants noisy measurements; PiGDM takes exact ones")
 
     def spread(self, t: Any) -> Any:
         return 0.0
@@ -101,14 +99,14 @@ class DPS(_Posterior):
 
 @final
 @dataclass(frozen=True, eq=False)
-class PseudoInverse(_Posterior):
+class PiGDM(_Posterior):
     """Pseudo-inverse guidance (Song, Vahdat, Mardani and Kautz, ICLR 2023): `x0` given `x_t` has the variance that it
     has for Gaussian data of standard deviation `data_std`, for which the result is the exact posterior.
 
     `noise_std` may be 0. Raises ValueError for a negative one, and for a `data_std` that is not positive.
     """
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     operator: Operator
     noise_std: float = 0.0
     data_std: float = 1.0

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scorediff.states import per_sample
+from scorediff._core.states import per_sample
 
-__all__ = ["Averages", "Mask", "Matrix", "Operator"]
+__all__ = ["AveragePooling", "Mask", "Matrix", "Operator"]
 
 
 class Operator(ABC):
@@ -62,7 +62,7 @@ class Mask(Operator):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Averages(Operator):
+class AveragePooling(Operator):
     """Averages over squares of `factor` by `factor` pixels of images (B, C, H, W): what super-resolution is given."""
 
     factor: int = 2

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorediff import registry
+from scorediff._core import registry
 from scorediff.interop.diffusers import Adapter
 
 __all__ = ["Told", "conditions_of", "guidance_scale_of"]

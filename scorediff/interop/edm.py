@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from scorediff.denoiser import Denoiser
-from scorediff.grids import Karras, Spacing
 from scorediff.predictions import DataPrediction
 from scorediff.schedules import EDM, Schedule
+from scorediff.spacings import Karras, Spacing
 
 __all__ = ["Rounded", "from_edm"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import Denoiser, DenoiserLike, Reading, described
+from scorediff.denoiser import Denoiser, DenoiserBase, ModelOutput, described
 from scorediff.guidance import Guidance
 from scorediff.noise import start_noise
 from scorediff.predictions import (
@@ -139,7 +139,7 @@ class Inspection:
 
 
 def inspect(
-    denoiser: DenoiserLike,
+    denoiser: DenoiserBase,
     shape: Sequence[int],
     *,
     data: Tensor | None = None,
@@ -159,7 +159,7 @@ def inspect(
     cond, own = dict(cond or {}), data is None
     if data is None:
         options: dict[str, Any] = {"steps": 12, "cond": cond, "seed": seed, "progress": False, "dtype": torch.float32}
-        data = sample(ProbabilityFlow(denoiser), "dpm++2m", (n, *shape), **options).x
+        data = sample(ProbabilityFlow(denoiser), (n, *shape), "dpm++2m", **options).x
     elif data.shape[1:] != tuple(shape) or len(data) < n:
         raise ValueError(f"data of shape {tuple(data.shape)} for {n} samples of shape {tuple(shape)}")
     x0 = data[:n].to(device=getattr(denoiser, "device", None), dtype=torch.float32)
@@ -167,7 +167,7 @@ def inspect(
         raise ValueError("these data are all alike: nothing can be seen on them")
     probe = _Probe(denoiser.schedule, x0, cond, seed)
     with torch.no_grad():
-        # as it gives them: made into a Reading, they would belong together
+        # as it gives them: made into a ModelOutput, they would belong together
         readings = [(t, x, denoiser(t, x, **cond)) for t, x in probe.states()]
         declared = probe.errors([(t, r[0]) for t, x, r in readings])
         meanings = list(_meanings(denoiser, probe)) if isinstance(denoiser, Denoiser) else []
@@ -250,7 +250,7 @@ def _meanings(denoiser: Denoiser, probe: _Probe) -> Iterator[tuple[Meaning, np.n
         words: (lambda t, number=number: number(schedule, t)) for words, number in _TIMES.items()
     }
     for words, time in times.items():
-        outputs: dict[tuple[float, ...], list[Reading]] = {}
+        outputs: dict[tuple[float, ...], list[ModelOutput]] = {}
         for prediction in (denoiser.prediction, *_PREDICTIONS, EDMPrediction(round(float(probe.x0.std()), 2))):
             model = Denoiser(denoiser.net, schedule, prediction, time=time)
             key = tuple(float(prediction.input_scale(schedule, t)) for t in probe.times)
@@ -259,7 +259,7 @@ def _meanings(denoiser: Denoiser, probe: _Probe) -> Iterator[tuple[Meaning, np.n
                 if key not in outputs:
                     outputs[key] = [model(t, x, **probe.cond) for t, x in probe.states()]
                 found = [
-                    (t, Reading(x, r.output, prediction.solve(schedule, t))[0])
+                    (t, ModelOutput(x, r.output, prediction.solve(schedule, t))[0])
                     for (t, x), r in zip(probe.states(), outputs[key], strict=True)
                 ]
             except Exception:  # a network may not take such a number at all

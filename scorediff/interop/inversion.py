@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import Denoiser, Reading
-from scorediff.grids import Grid
+from scorediff._core.states import version
+from scorediff.denoiser import Denoiser, ModelOutput
 from scorediff.interop.handover import Handover
 from scorediff.interop.trained import Trained
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
@@ -19,7 +19,7 @@ from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solution, Solver, Step, Terminal, solve
 from scorediff.solvers.solve import problem_for
-from scorediff.states import version
+from scorediff.spacings import Grid
 
 __all__ = ["Plan", "Run"]
 
@@ -42,7 +42,7 @@ class _Remote:
         """What it is, as plain data."""
         return {"type": "Remote", "prediction": repr(self._denoiser.prediction)}
 
-    def __call__(self, t: Any, x: Tensor) -> Reading:
+    def __call__(self, t: Any, x: Tensor) -> ModelOutput:
         # before the reading is made: the answer may bring another state, see _Exchange
         self._output = self._ask(float(t), x)
         return self._denoiser(t, x)
@@ -101,7 +101,7 @@ class Plan:
         options: dict[str, Any] = {"noise": Watched, "terminal": self.terminal, "progress": False}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a state that is nobody's
-            solve(self.problem(ask), self.solver, torch.ones(1, 1), grid=self.grid, **options)
+            solve(self.problem(ask), torch.ones(1, 1), self.solver, grid=self.grid, **options)
         return tuple(times), bool(drawn)
 
     @property
@@ -125,7 +125,7 @@ class Plan:
             rest = Plan.of(self.trained, self.solver, grid, terminal=self.terminal, eta=self.eta)
             if rest.agrees(times):
                 return rest
-        ramp = f", or '{self.solver.name}:start=ramp'" if hasattr(self.solver, "start") else ""
+        ramp = f", or '{self.solver.name}:start=lower-order'" if hasattr(self.solver, "start") else ""
         raise ValueError(
             f"{self.solver.name} cannot start at evaluation {evaluations} of {len(self.times)}: it is within a step, "
             f"or a start has some of its own; take another one, or another solver, such as 'dpm++2m'{ramp}"
@@ -184,8 +184,8 @@ def _carry(
     path = BrownianPath if plan.solver.needs_path else IndependentNoise
     solution = solve(
         plan.problem(exchange),
-        plan.solver,
         x,
+        plan.solver,
         grid=plan.grid,
         terminal=plan.terminal,
         seed=seed if isinstance(seed, int) else 0,

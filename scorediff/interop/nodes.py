@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scorediff.grids import Grid, Spacing
 from scorediff.interop.trained import Trained, shift_of, trained_as
 from scorediff.schedules import RectifiedFlow
+from scorediff.spacings import Grid, Spacing
 
 __all__ = ["Numbers", "grid_for", "is_flow", "levels", "shifted", "times_at"]
 

@@ -9,13 +9,13 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
 from torch import Tensor
 
-from scorediff import registry
-from scorediff.grids import Spacing
+from scorediff._core import registry
+from scorediff._core.states import per_sample
 from scorediff.interop.inversion import Plan, Run
 from scorediff.interop.nodes import Numbers, grid_for, levels, shifted, times_at
 from scorediff.interop.settings import NAMES, Settings
 from scorediff.solvers import Solution, Solver, Terminal
-from scorediff.states import per_sample
+from scorediff.spacings import Spacing
 
 __all__ = ["ScorediffScheduler"]
 

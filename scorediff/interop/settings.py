@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from scorediff import registry
+from scorediff._core import registry
 from scorediff.denoiser import Denoiser
-from scorediff.grids import Spacing
 from scorediff.interop.trained import Trained, trained_as
 from scorediff.solvers import Solver, Terminal
 from scorediff.solvers.solve import problem_for
+from scorediff.spacings import Spacing
 
 __all__ = ["NAMES", "Settings"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scorediff import registry
+from scorediff._core import registry
 from scorediff.predictions import (
     DataPrediction,
     EDMPrediction,

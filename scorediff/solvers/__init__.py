@@ -1,59 +1,48 @@
 """Solvers: each is a frozen dataclass whose `run` yields states."""
 
-from scorediff.solvers.adaptive import (
-    RK23,
-    RK45,
-    AdaptiveSDE,
-    Controller,
-    DataPart,
-    ExponentialAdams,
-    ExponentialRungeKutta32,
-    ExponentialRungeKutta43,
-    GaussianPart,
-    LinearPart,
-    NoisePart,
-    Preconditioned,
-)
+from scorediff.solvers.adaptive.adams import ExponentialAdams
+from scorediff.solvers.adaptive.controller import Controller
+from scorediff.solvers.adaptive.exponential_runge_kutta import ExponentialRungeKutta32, ExponentialRungeKutta43
+from scorediff.solvers.adaptive.runge_kutta import RK23, RK45
+from scorediff.solvers.adaptive.sde import AdaptiveSDE
 from scorediff.solvers.base import Exact, Solver, Status, Step
-from scorediff.solvers.composed import Ancestral, Churn, PredictorCorrector, Restart
-from scorediff.solvers.exponential import (
-    DDIM,
-    DDPM,
+from scorediff.solvers.composed.ancestral import Ancestral
+from scorediff.solvers.composed.churn import Churn
+from scorediff.solvers.composed.langevin import PredictorCorrector
+from scorediff.solvers.composed.restart import Restart
+from scorediff.solvers.exponential.adams import (
     DEIS,
-    DPM2,
-    ERSDE,
-    ETD3RK,
     LMS,
-    PNDM,
-    RES,
-    SEEDS,
-    CoxMatthews,
-    DataForm,
-    DDPMLargeVariance,
-    DPMSolver,
-    DPMSolverPP,
-    DPMSolverSinglestep,
-    ERNoise,
     ExponentialAdamsBashforth,
     ExponentialAdamsMoulton,
     ExponentialAdamsPECE,
+    SASolver,
+)
+from scorediff.solvers.exponential.dpm_solver import DPMSolver, DPMSolverPP, SDEDPMSolver, SDEDPMSolverPP
+from scorediff.solvers.exponential.er_sde import ERSDE, ERNoise
+from scorediff.solvers.exponential.first_order import DDIM, DDPM, DDPMLargeVariance
+from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm
+from scorediff.solvers.exponential.pndm import PNDM
+from scorediff.solvers.exponential.runge_kutta import (
+    DPM2,
+    ETD3RK,
+    RES,
+    CoxMatthews,
+    DPMSolverSinglestep,
     ExpRK5s8,
-    Form,
     HochbruckOstermann,
     Krogstad,
-    NoiseForm,
-    PseudoRungeKutta,
-    Ramp,
-    RungeKutta,
-    SASolver,
-    SDEDPMSolver,
-    SDEDPMSolverPP,
-    SDEDPMSolverPPSinglestep,
-    Start,
     StrehmelWeiner,
-    Substeps,
-    UniPC,
 )
+from scorediff.solvers.exponential.seeds import SEEDS, SDEDPMSolverPPSinglestep
+from scorediff.solvers.exponential.starts import (
+    GradedStart,
+    LowerOrderStart,
+    PseudoRungeKuttaStart,
+    RungeKuttaStart,
+    StartingProcedure,
+)
+from scorediff.solvers.exponential.unipc import UniPC
 from scorediff.solvers.runge_kutta import RK2, RK4, Euler, Heun, Kutta3
 from scorediff.solvers.solution import Solution, SolverError
 from scorediff.solvers.solve import solve
@@ -85,7 +74,6 @@ __all__ = [
     "DPMSolverPP",
     "DPMSolverSinglestep",
     "DataForm",
-    "DataPart",
     "Denoise",
     "ERNoise",
     "Euler",
@@ -99,21 +87,18 @@ __all__ = [
     "ExponentialRungeKutta32",
     "ExponentialRungeKutta43",
     "Form",
-    "GaussianPart",
+    "GradedStart",
     "HalfStep",
     "Heun",
     "HochbruckOstermann",
     "Krogstad",
     "Kutta3",
-    "LinearPart",
+    "LowerOrderStart",
     "NoiseForm",
-    "NoisePart",
-    "Preconditioned",
     "PredictorCorrector",
-    "PseudoRungeKutta",
-    "Ramp",
+    "PseudoRungeKuttaStart",
     "Restart",
-    "RungeKutta",
+    "RungeKuttaStart",
     "SASolver",
     "SDEDPMSolver",
     "SDEDPMSolverPP",
@@ -121,12 +106,11 @@ __all__ = [
     "Solution",
     "Solver",
     "SolverError",
-    "Start",
+    "StartingProcedure",
     "Status",
     "Step",
     "StochasticHeun",
     "StrehmelWeiner",
-    "Substeps",
     "Terminal",
     "UniPC",
     "solve",

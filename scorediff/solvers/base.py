@@ -9,11 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from scorediff import registry
-from scorediff.grids import Grid, Spacing, UniformLogSNR
+from scorediff._core import registry
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
+from scorediff.spacings import Grid, Spacing, UniformLogSNR
 
 __all__ = ["Exact", "Solver", "Status", "Step"]
 

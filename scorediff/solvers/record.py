@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.grids import Grid
 from scorediff.solvers.base import Status, Step
-from scorediff.solvers.door import Door
+from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.solution import Solution
+from scorediff.spacings import Grid
 
 __all__ = ["Record"]
 
@@ -64,7 +64,7 @@ class Record:
                 here = torch.from_numpy(np.asarray(t == wanted)).to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
                 self._states[wanted] = torch.where(here, x, _unknown(x) if kept is None else kept)
 
-    def solution(self, x: Tensor, door: Door, bad: dict[int, Any], settings: Mapping[str, Any]) -> Solution:
+    def solution(self, x: Tensor, door: CountingDenoiser, bad: dict[int, Any], settings: Mapping[str, Any]) -> Solution:
         """The solution of the run, `x` after the terminal map."""
         step, batch = Step(*self._last), len(x)
         t = np.broadcast_to(np.asarray(step.t, dtype=np.float64), (batch,)).copy()

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from scorediff._core.states import Workspace
 from scorediff.coordinates import Coordinates, DDIMCoordinates, Field, Time
-from scorediff.grids import Grid, Spacing, UniformIn
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import Exact, Solver
-from scorediff.states import Workspace
+from scorediff.spacings import Grid, Spacing, UniformIn
 
 __all__ = ["RK2", "RK4", "Euler", "Heun", "Kutta3", "Tableau"]
 

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff import registry
+from scorediff._core import registry
 from scorediff.denoiser import described
-from scorediff.grids import Grid, Spacing
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Solver, Step
-from scorediff.solvers.door import Door
+from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.record import Record
 from scorediff.solvers.solution import Solution
 from scorediff.solvers.terminal import Terminal
+from scorediff.spacings import Grid, Spacing
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ __all__ = ["check_problem", "problem_for", "resolve", "run_grid", "solve"]
 
 def solve(
     problem: Problem,
-    solver: Solver | str,
     x: Tensor,
+    solver: Solver | str,
     *,
     steps: int | None = None,
     grid: Grid | Sequence[float] | None = None,
@@ -69,8 +69,8 @@ def solve(
         raise ValueError(f"{terminal!r} ends a sampling run; this grid rises from {grid.start:.6g} to {grid.end:.6g}")
     if grad and solver.adaptive:
         raise ValueError(f"{solver!r} chooses its steps from values: gradients flow through fixed-grid solvers only")
-    watched = Door.before(problem, x, grid, cond)
-    door = cast(Door, watched.denoiser)
+    watched = CountingDenoiser.before(problem, x, grid, cond)
+    door = cast(CountingDenoiser, watched.denoiser)
     increments = _noise(solver, noise)(seed, x, ids)
     record = Record(x, grid, save)
     with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from scorediff._core.states import per_sample
 from scorediff.problems import Problem
-from scorediff.states import per_sample
 
 __all__ = ["Denoise", "HalfStep", "Terminal"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorediff.pictures import PALETTE, headed, new_figure, plain, save_figure
+from scorediff.lab.pictures import PALETTE, headed, new_figure, plain, save_figure
 from scorediff.study.result import LawRow, TrajectoryRow, WorkPrecision
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from scorediff.coordinates import Angle
-from scorediff.exact import Empirical, ExactDenoiser, Target
-from scorediff.grids import Spacing
 from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.sampling import sample
 from scorediff.solvers import RK45, Solution, Solver
 from scorediff.solvers.solve import resolve
+from scorediff.spacings import Spacing
 from scorediff.study.result import LawRow, Reference, TrajectoryRow, WorkPrecision
+from scorediff.targets import Empirical, ExactDenoiser, Target
 
 __all__ = ["RTOLS", "nearest_datum", "reference", "sliced_wasserstein", "work_precision"]
 
@@ -92,7 +92,7 @@ def reference(
     least = max(tolerance, 0.0 if own in (None, torch.float64) else 100 * torch.finfo(own).eps)
     routes = (RK45(rtol=least, atol=least), RK45(rtol=10 * least, atol=10 * least, coordinates=Angle(data_std=0.5)))
     ends = [
-        sample(flow, route, x=x.double(), t_start=t_start, t_end=t_end, cond=cond, progress=False).check().x
+        sample(flow, solver=route, x=x.double(), t_start=t_start, t_end=t_end, cond=cond, progress=False).check().x
         for route in routes
     ]
     words = f"RK45 in angle coordinates at tolerance {least:.0e} against other coordinates at {10 * least:.0e}"
@@ -135,7 +135,7 @@ class _Runner:
     def __call__(self, solver: Solver, steps: int | None) -> Solution:
         return sample(
             self.problem(solver),
-            solver,
+            solver=solver,
             x=self.x,
             steps=steps,
             spacing=None if solver.adaptive else self.spacing,

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from scorediff.files import write_whole
+from scorediff._core.files import write_whole
+from scorediff._core.tables import aligned
 
-__all__ = ["LawRow", "Reference", "TrajectoryRow", "WorkPrecision", "aligned"]
+__all__ = ["LawRow", "Reference", "TrajectoryRow", "WorkPrecision"]
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,6 @@ class WorkPrecision:
         from scorediff.study.drawing import plot
 
         plot(path, self, title)
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, flush_left: Sequence[int] = (0,)) -> str:
-    """Text columns under a ruled header, flush right but for those of `flush_left`."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i in flush_left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def _trajectory_text(rows: Sequence[TrajectoryRow]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scorediff.files import write_whole
+from scorediff._core.files import write_whole
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
@@ -69,7 +69,7 @@ class Audit:
 
     def table(self) -> str:
         """The table as aligned text, and a line that counts."""
-        from scorediff.study.result import aligned
+        from scorediff._core.tables import aligned
 
         return aligned(HEADER, [row.cells for row in self.rows], flush_left=(0, 1, 6)) + f"\n\n{self.summary()}"
 

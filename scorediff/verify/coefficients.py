@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scorediff.files import write_whole
-from scorediff.grids import Grid, Spacing
+from scorediff._core.files import write_whole
+from scorediff._core.states import per_sample
 from scorediff.predictions import DataPrediction, Prediction
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
-from scorediff.states import per_sample
+from scorediff.spacings import Grid, Spacing
 from scorediff.verify.probe import Interval, Unmeasurable, Weights, eta_for, pose, probe
 from scorediff.verify.runs import checked_schedule, grid_of
 
@@ -73,7 +73,7 @@ class Coefficients:
         write_whole(path, write)
 
     def __str__(self) -> str:
-        from scorediff.study.result import aligned
+        from scorediff._core.tables import aligned
 
         count = self.times.size
         names = ["x_T", *(f"m_{k}" for k in range(count)), *(f"z_{j}" for j in range(self.noises.shape[1]))]

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from scorediff.exact import Gaussian
-from scorediff.grids import Grid
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.solvers import Exact, Solver
 from scorediff.solvers.solve import resolve
+from scorediff.spacings import Grid
+from scorediff.targets import Gaussian
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.probe import eta_for
 

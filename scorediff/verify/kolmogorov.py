@@ -14,11 +14,11 @@ from itertools import product
 import numpy as np
 import torch
 
-from scorediff.exact import GaussianMixture
-from scorediff.grids import Grid
 from scorediff.predictions import DataPrediction
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
+from scorediff.spacings import Grid
+from scorediff.targets import GaussianMixture
 from scorediff.verify.coefficients import Unrolled, unrolled
 from scorediff.verify.probe import Unmeasurable
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scorediff.exact import Gaussian, Target
-from scorediff.grids import Spacing
 from scorediff.noise import Noise
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.solvers import Solver, solve
+from scorediff.spacings import Spacing
+from scorediff.targets import Gaussian, Target
 from scorediff.verify.measured import Measurement
 from scorediff.verify.moments import moments, wasserstein
 from scorediff.verify.probe import eta_for, pose
@@ -273,7 +273,7 @@ class _Pair:
         solver, start = sampler.resolved, target.at(self.schedule, self.span["t_start"])
         problem = pose(target.denoiser(self.schedule), sampler.effective_eta)
         options = {"steps": None if solver.adaptive else sampler.steps, "spacing": sampler.grid, **self.span}
-        solution = solve(problem, solver, start.sample(n, seed), seed=seed, noise=_Joint, progress=False, **options)
+        solution = solve(problem, start.sample(n, seed), solver, seed=seed, noise=_Joint, progress=False, **options)
         return solution.check().x
 
 

@@ -150,7 +150,7 @@ class OrderReport:
 
     def table(self) -> str:
         """Every problem, then the points of each, as text."""
-        from scorediff.study.result import aligned
+        from scorediff._core.tables import aligned
 
         rows = []
         for m in self.measurements:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorediff.exact import Gaussian, Spectrum
-from scorediff.grids import Grid, Spacing
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve
+from scorediff.spacings import Grid, Spacing
+from scorediff.targets import Gaussian, Spectrum
 from scorediff.verify.probe import eta_for, pose, probe
 from scorediff.verify.runs import checked_schedule, grid_of
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from scorediff.backends import SciPy
 from scorediff.coordinates import Angle, LogSNR
-from scorediff.denoiser import DenoiserLike
-from scorediff.exact import Gaussian, GaussianMixture, Target
-from scorediff.grids import Grid, Spacing
+from scorediff.denoiser import DenoiserBase
 from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
 from scorediff.solvers import RK45, Solver, SolverError, solve
+from scorediff.spacings import Grid, Spacing
+from scorediff.targets import Gaussian, GaussianMixture, Target
 from scorediff.verify.kolmogorov import POINTS, characteristic_error
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import moments
@@ -68,7 +68,7 @@ def order(
     t_start: float | None = None,
     t_end: float | None = None,
     seed: int = 0,
-    guidance: Callable[[DenoiserLike], DenoiserLike] | None = None,
+    guidance: Callable[[DenoiserBase], DenoiserBase] | None = None,
 ) -> OrderReport:
     """Measure the order of a solver, or of a function `(denoise, x_T, grid) -> x_0`, over a ladder of refinements.
 
@@ -154,10 +154,10 @@ class _Ladder:
     grid: Grid | Spacing | None
     span: tuple[float, float]
     seed: int
-    guidance: Callable[[DenoiserLike], DenoiserLike] | None = None
+    guidance: Callable[[DenoiserBase], DenoiserBase] | None = None
 
     @property
-    def denoiser(self) -> DenoiserLike:
+    def denoiser(self) -> DenoiserBase:
         """The target's, guided."""
         exact = self.target.denoiser(self.schedule)
         return exact if self.guidance is None else self.guidance(exact)
@@ -269,7 +269,7 @@ class _Ladder:
     def _trajectory(self, nodes: Grid, start: Tensor, truth: Tensor, solver: Solver | None = None) -> Point:
         flow = ProbabilityFlow(self.denoiser)
         options: dict[str, Any] = {"grid": nodes} if solver is None else {"t_start": nodes.start, "t_end": nodes.end}
-        solution = solve(flow, solver or self.solver, start, progress=False, **options).check()
+        solution = solve(flow, start, solver or self.solver, progress=False, **options).check()
         evaluations = float(solution.evaluations.mean())
         steps = float(nodes.steps) if solver is None else _steps_taken(solution.accepted.mean(), evaluations)
         return Point(steps, evaluations, float((solution.x - truth).square().mean().sqrt()))
@@ -300,7 +300,7 @@ def _known(
     schedule: Schedule,
     span: tuple[float, float],
     seed: int,
-    guidance: Callable[[DenoiserLike], DenoiserLike] | None,
+    guidance: Callable[[DenoiserBase], DenoiserBase] | None,
 ) -> tuple[Tensor, float]:
     if guidance is not None:  # the network behind it would be kept too
         return _truth.__wrapped__(target, schedule, span, seed, guidance)
@@ -316,7 +316,7 @@ def _truth(
     schedule: Schedule,
     span: tuple[float, float],
     seed: int,
-    guidance: Callable[[DenoiserLike], DenoiserLike] | None = None,
+    guidance: Callable[[DenoiserBase], DenoiserBase] | None = None,
 ) -> tuple[Tensor, float]:
     """Where the flow takes the samples, and how well that is known: by two routes that do not share their steps."""
     start = target.at(schedule, span[0]).sample(_SAMPLES, seed)
@@ -332,8 +332,8 @@ def _truth(
     by_angle, by_log_snr = (
         solve(
             ProbabilityFlow(denoiser),
-            method(coordinates=coordinates),
             x,
+            method(coordinates=coordinates),
             t_start=span[0],
             t_end=span[1],
             progress=False,
@@ -349,7 +349,7 @@ def _truth(
 class _AsOne:
     """Samples as one sample: SciPy then takes them through its steps together, not one after another."""
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
 
     @property
     def schedule(self) -> Schedule:

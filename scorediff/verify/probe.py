@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import DenoiserLike
-from scorediff.grids import Grid
+from scorediff.denoiser import DenoiserBase
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers import Solver, Step, solve
-from scorediff.solvers.door import Door
+from scorediff.solvers.counting import CountingDenoiser
+from scorediff.spacings import Grid
 
 __all__ = ["Interval", "Unmeasurable", "Weights", "eta_for", "pose", "probe"]
 
@@ -108,7 +108,7 @@ def eta_for(solver: Solver, eta: float | None) -> float:
     return float(eta)
 
 
-def pose(denoiser: DenoiserLike, eta: float) -> Problem:
+def pose(denoiser: DenoiserBase, eta: float) -> Problem:
     """The flow for eta = 0, the reverse SDE otherwise."""
     return ReverseSDE(denoiser, eta) if eta else ProbabilityFlow(denoiser)
 
@@ -117,7 +117,7 @@ def probe(
     solver: Solver,
     grid: Grid,
     eta: float,
-    denoiser_of: Callable[[Weights, int], DenoiserLike],
+    denoiser_of: Callable[[Weights, int], DenoiserBase],
     *,
     entries: int = 1,
     with_readings: bool = False,
@@ -152,7 +152,7 @@ def _run(
     solver: Solver,
     grid: Grid,
     eta: float,
-    denoiser_of: Callable[[Weights, int], DenoiserLike],
+    denoiser_of: Callable[[Weights, int], DenoiserBase],
     shape: tuple[int, int, int],
 ) -> Probed:
     known, rows, entries = shape
@@ -169,9 +169,9 @@ def _run(
     def note(step: Step) -> None:
         reached.append(Reached(step.x.clone(), door.calls, len(noise.intervals)))
 
-    problem = Door.before(pose(denoiser, eta), start, grid)
+    problem = CountingDenoiser.before(pose(denoiser, eta), start, grid)
     door: Any = problem.denoiser
-    solve(problem, solver, start, grid=grid, noise=made, callback=note, progress=False).check()  # type: ignore[arg-type]
+    solve(problem, start, solver, grid=grid, noise=made, callback=note, progress=False).check()  # type: ignore[arg-type]
     return Probed(start, tuple(reached), tuple(noise.intervals), denoiser)
 
 

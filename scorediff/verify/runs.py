@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from scorediff import registry
-from scorediff.exact import Gaussian, GaussianMixture, Target
-from scorediff.grids import Grid, Spacing
+from scorediff._core import registry
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.schedules import RectifiedFlow, Schedule, VPLinear
 from scorediff.solvers import Solver
 from scorediff.solvers.solve import resolve, run_grid
+from scorediff.spacings import Grid, Spacing
+from scorediff.targets import Gaussian, GaussianMixture, Target
 
 __all__ = [
     "GAUSSIAN",

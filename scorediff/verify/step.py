@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scorediff.grids import Grid, Spacing, UniformLogSNR
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, solve
+from scorediff.spacings import Grid, Spacing, UniformLogSNR
 from scorediff.verify.probe import Unmeasurable
 from scorediff.verify.runs import GAUSSIAN, PlainFunction, as_solver, checked_schedule, ends, stochastic, uneven
 
@@ -94,9 +94,9 @@ def _largest(solver: Solver, schedule: Schedule, spacing: Spacing, steps: int) -
 def _states(solver: Solver, schedule: Schedule, grid: Grid, x: Tensor) -> Tensor:
     """The states at all nodes, of shape (steps + 1, B, ...)."""
     flow = ProbabilityFlow(GAUSSIAN.denoiser(schedule))
-    states = solve(flow, solver, x, grid=grid, save=True, progress=False).check().states
+    states = solve(flow, x, solver, grid=grid, save=True, progress=False).check().states
     assert states is not None
     # a function shows its end alone: for the states before it, the runs that stop there
     for n in range(grid.steps // _START, grid.steps) if states[1:-1].isnan().any() else ():
-        states[n] = solve(flow, solver, x, grid=Grid(grid.times[: n + 1]), progress=False).check().x
+        states[n] = solve(flow, x, solver, grid=Grid(grid.times[: n + 1]), progress=False).check().x
     return states

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import DenoiserLike
-from scorediff.exact import Target
-from scorediff.grids import Grid, Spacing
+from scorediff.denoiser import DenoiserBase
 from scorediff.noise import BrownianPath
 from scorediff.problems import ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, solve
 from scorediff.solvers.solve import resolve
+from scorediff.spacings import Grid, Spacing
+from scorediff.targets import Target
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.runs import (
     GAUSSIAN,
@@ -110,7 +110,7 @@ class _Coupled:
         # many samples side by side in one row, whose entries have a path each: a path is drawn a row at a time
         start = self.target.at(self.schedule, nodes.start).sample(_SAMPLES, self.seed).reshape(1, -1)
         solution = solve(
-            self.problem, self.solver, start, grid=nodes, noise=BrownianPath, seed=self.seed, progress=False
+            self.problem, start, self.solver, grid=nodes, noise=BrownianPath, seed=self.seed, progress=False
         )
         return solution.check().x, float(solution.calls)
 
@@ -119,7 +119,7 @@ class _Coupled:
 class _Side:
     """A denoiser on samples that lie side by side in one row."""
 
-    denoiser: DenoiserLike
+    denoiser: DenoiserBase
     event_shape: tuple[int, ...]
 
     @property

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import Reading
-from scorediff.grids import Grid
+from scorediff._core.states import row_mean_on_host
+from scorediff.denoiser import ModelOutput
+from scorediff.linear_parts import LinearPart, Preconditioned
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
 from scorediff.solvers.adaptive.newton import Differences, Integrals, column, columns
-from scorediff.solvers.adaptive.parts import LinearPart, Preconditioned
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, restore, take, worth
+from scorediff.solvers.adaptive.stepping import SUM_OF_STEPS, Legs, Proposal, Walk, put, restore, take, worth
 from scorediff.solvers.base import Solver, Step
-from scorediff.solvers.door import Door
-from scorediff.states import row_mean_on_host
+from scorediff.solvers.counting import CountingDenoiser
+from scorediff.spacings import Grid
 
 __all__ = ["ExponentialAdams"]
 
@@ -69,7 +69,7 @@ class ExponentialAdams(Solver):
         return self.part.from_pure_noise
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        run = _Run(self, Door.before(problem, x, grid), x, grid)  # a bare problem has no door yet
+        run = _Run(self, CountingDenoiser.before(problem, x, grid), x, grid)  # a bare problem has no door yet
         yield run.step()
         while run.rows.size:
             yield from run.advance()
@@ -251,7 +251,7 @@ class _Run:
         """P of every part at the states `x` of some samples, with alpha and sigma there; one evaluation of each."""
         reading = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
         weights = self.part.reads(*at)
-        if len(weights) == 1 and isinstance(reading, Reading):
+        if len(weights) == 1 and isinstance(reading, ModelOutput):
             # a network's reading goes in as the state and the output it is made of
             ((on_data, on_noise),) = weights
             terms = reading.terms(on_data[:, 0], on_noise[:, 0])  # type: ignore[arg-type]

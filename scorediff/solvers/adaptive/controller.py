@@ -9,7 +9,7 @@ import torch
 #: An error below this, in units of the tolerance, is as good as this.
 TINY = 1e-10
 
-__all__ = ["TINY", "Controller", "check_budget", "check_scale", "check_tolerance"]
+__all__ = ["TINY", "Controller", "check_budget", "check_tolerance"]
 
 
 def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
@@ -38,17 +38,6 @@ def check_budget(solver: Any, first: int) -> None:
     budget = solver.max_evaluations
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < first:
         raise ValueError(f"max_evaluations = {budget!r}: a whole number from {first} on, which the first step takes")
-
-
-def check_scale(owner: Any) -> None:
-    """Make `data_std` a float. Raises ValueError where it is no positive number."""
-    try:
-        value = float(owner.data_std)
-    except (TypeError, ValueError):
-        value = -1.0
-    if not 0 < value < np.inf:
-        raise ValueError(f"data_std = {owner.data_std!r}: give the data's standard deviation, a positive number")
-    object.__setattr__(owner, "data_std", value)
 
 
 @dataclass(frozen=True)

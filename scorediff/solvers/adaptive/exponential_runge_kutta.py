@@ -8,18 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.grids import Grid
+from scorediff._core.states import per_sample
+from scorediff.linear_parts.base import check_scale
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import Controller, check_budget, check_scale, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
+from scorediff.solvers.adaptive.stepping import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
 from scorediff.solvers.base import Solver
-from scorediff.solvers.door import Door
+from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.exponential.engine import Point
 from scorediff.solvers.exponential.forms import DataForm, Form, check_kind
 from scorediff.solvers.exponential.runge_kutta import ERK3, KROGSTAD43
 from scorediff.solvers.exponential.tableau import ExponentialTableau
-from scorediff.states import per_sample
+from scorediff.spacings import Grid
 
 __all__ = ["ExponentialRungeKutta32", "ExponentialRungeKutta43"]
 
@@ -59,7 +60,7 @@ class _ExponentialPair(Solver):
         check_budget(self, first=len(self.tableau.c))
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        problem = Door.before(problem, x, grid)  # a bare problem has no door yet
+        problem = CountingDenoiser.before(problem, x, grid)  # a bare problem has no door yet
         schedule, cost = problem.schedule, len(self.tableau.c)
         walk = Walk.at_start(
             Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, x.shape[0]

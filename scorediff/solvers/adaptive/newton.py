@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.solvers.adaptive.parts import LinearPart
-from scorediff.solvers.adaptive.walk import put, restore, take
-from scorediff.states import Workspace
+from scorediff._core.states import Workspace
+from scorediff.linear_parts import LinearPart
+from scorediff.solvers.adaptive.stepping import put, restore, take
 
 __all__ = ["Differences", "Integrals", "column", "columns"]
 

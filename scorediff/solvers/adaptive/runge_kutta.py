@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff._core.states import Workspace, per_sample
 from scorediff.coordinates import Angle, Coordinates, Field
-from scorediff.grids import Grid
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
+from scorediff.solvers.adaptive.stepping import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
 from scorediff.solvers.base import Solver, Status
-from scorediff.solvers.door import Door
+from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.runge_kutta import Tableau
-from scorediff.states import Workspace, per_sample
+from scorediff.spacings import Grid
 
 __all__ = ["RK23", "RK45"]
 
@@ -52,7 +52,7 @@ class _Pair(Solver):
         return len(self.tableau.b) - 1
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        moved = Field(Door.before(problem, x, grid), self.coordinates)  # a bare problem has no door yet
+        moved = Field(CountingDenoiser.before(problem, x, grid), self.coordinates)  # a bare problem has no door yet
         # in half precision y would lose what a step adds
         y = moved.enter(grid.start, x.to(torch.promote_types(x.dtype, torch.float32)))
         k = moved.drift_at(grid.start, y)

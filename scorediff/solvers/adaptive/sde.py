@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from scorediff.grids import Grid
+from scorediff._core.states import per_sample
+from scorediff.linear_parts.base import check_scale
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
-from scorediff.solvers.adaptive.controller import Controller, check_budget, check_scale, check_tolerance
-from scorediff.solvers.adaptive.walk import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
+from scorediff.solvers.adaptive.controller import Controller, check_budget, check_tolerance
+from scorediff.solvers.adaptive.stepping import SUM_OF_STEPS, Legs, Proposal, Walk, put, rms, take, worth
 from scorediff.solvers.base import Solver
-from scorediff.solvers.door import Door
+from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.exponential.engine import Point
 from scorediff.solvers.exponential.forms import DataForm, phi
-from scorediff.states import per_sample
+from scorediff.spacings import Grid
 
 __all__ = ["AdaptiveSDE"]
 
@@ -62,7 +63,7 @@ class AdaptiveSDE(Solver):
         check_budget(self, first=2)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
-        problem = Door.before(problem, x, grid)  # a bare problem has no door yet
+        problem = CountingDenoiser.before(problem, x, grid)  # a bare problem has no door yet
         schedule = problem.schedule
         walk = Walk.at_start(
             Legs.of(problem.denoiser, grid), schedule.log_snr, schedule.time_at, self.controller, len(x)

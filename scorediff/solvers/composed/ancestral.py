@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from scorediff.grids import Grid, Spacing
+from scorediff._core.states import Workspace
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Exact, Solver
 from scorediff.solvers.composed.wrapped import check_step
-from scorediff.solvers.exponential import DDIM, DPM2, RES, DPMSolverSinglestep, Krogstad
-from scorediff.states import Workspace
+from scorediff.solvers.exponential.first_order import DDIM
+from scorediff.solvers.exponential.runge_kutta import DPM2, RES, DPMSolverSinglestep, Krogstad
+from scorediff.spacings import Grid, Spacing
 
 __all__ = ["Ancestral"]
 

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from scorediff._core.states import Workspace
 from scorediff.coordinates import DDIMCoordinates
-from scorediff.grids import Grid, Spacing
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import Exact, Solver
 from scorediff.solvers.composed.wrapped import check_step
 from scorediff.solvers.runge_kutta import Euler, Heun
-from scorediff.states import Workspace
+from scorediff.spacings import Grid, Spacing
 
 __all__ = ["Churn"]
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scorediff.grids import Grid, Spacing
+from scorediff._core.states import row_mean
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Solver
-from scorediff.solvers.exponential import DDIM
-from scorediff.states import row_mean
+from scorediff.solvers.exponential.first_order import DDIM
+from scorediff.spacings import Grid, Spacing
 
 __all__ = ["PredictorCorrector"]
 

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from scorediff._core.states import Workspace
 from scorediff.coordinates import DDIMCoordinates
-from scorediff.grids import Grid, Spacing
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.composed.wrapped import check_step
-from scorediff.solvers.exponential import DPMSolverPP
+from scorediff.solvers.exponential.dpm_solver import DPMSolverPP
 from scorediff.solvers.runge_kutta import Heun
-from scorediff.states import Workspace
+from scorediff.spacings import Grid, Spacing
 
 __all__ = ["Restart"]
 

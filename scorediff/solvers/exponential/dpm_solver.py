@@ -10,7 +10,7 @@ from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm, held
 from scorediff.solvers.exponential.multistep import Multistep, Past, lagrange_weights
-from scorediff.solvers.exponential.starts import Ramp
+from scorediff.solvers.exponential.starts import LowerOrderStart
 
 __all__ = ["DPMSolver", "DPMSolverPP", "SDEDPMSolver", "SDEDPMSolverPP"]
 
@@ -55,7 +55,7 @@ class DPMSolver(_DPMSolver):
 
 @dataclass(frozen=True)
 class DPMSolverPP(_DPMSolver):
-    """DPM-Solver++ 1, 2M and 3M: the flow in data form (arXiv:2211.01095); "ramp" starts as published."""
+    """DPM-Solver++ 1, 2M and 3M: the flow in data form (arXiv:2211.01095); "published" starts as the paper does."""
 
     exact_on = _MEAN_AND_POINT_MASS
     form: ClassVar[Form] = DataForm()
@@ -65,7 +65,7 @@ class DPMSolverPP(_DPMSolver):
         "dpm++1": {"k": 1},
         "dpm++2m": {"k": 2},
         "dpm++3m": {"k": 3},
-        "dpm++3m-ramp": {"k": 3, "start": Ramp()},
+        "dpm++3m-published": {"k": 3, "start": LowerOrderStart()},
     }
 
 

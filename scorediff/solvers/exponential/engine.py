@@ -7,13 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scorediff.denoiser import Reading
-from scorediff.grids import Grid
+from scorediff._core.states import Workspace, version
+from scorediff.denoiser import ModelOutput
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
-from scorediff.states import Workspace, version
+from scorediff.spacings import Grid
 
 __all__ = ["Exponential", "Line", "Lines", "Nodes", "Point"]
 
@@ -187,7 +187,7 @@ def etas(problem: Problem, grid: Grid) -> np.ndarray:
 
 def _terms(reading: Any, on_data: float, on_noise: float) -> list[tuple[float, Any]]:
     # a network's reading goes in as the state and the output it is made of, and is never computed on its own
-    if isinstance(reading, Reading):
+    if isinstance(reading, ModelOutput):
         return reading.terms(on_data, on_noise)
     return [(on_data, reading[0]), (on_noise, reading[1])]
 

@@ -11,7 +11,7 @@ from scorediff.schedules import Schedule
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.forms import DataForm, Form, held
 from scorediff.solvers.exponential.multistep import Multistep, Past, integral
-from scorediff.solvers.exponential.starts import Ramp, Start
+from scorediff.solvers.exponential.starts import LowerOrderStart, StartingProcedure
 
 __all__ = ["ERSDE", "ERNoise"]
 
@@ -26,7 +26,7 @@ class ERSDE(Multistep):
     """
 
     k: int = 3
-    start: Start = Ramp()
+    start: StartingProcedure = LowerOrderStart()
     form: ClassVar[Form] = DataForm()
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
     exact_on = frozenset({Exact.MEAN, Exact.POINT_MASS})

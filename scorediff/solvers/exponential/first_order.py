@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from scorediff.grids import Grid
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes, etas
+from scorediff.spacings import Grid
 
 __all__ = ["DDIM", "DDPM", "DDPMLargeVariance"]
 

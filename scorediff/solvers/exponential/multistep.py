@@ -10,7 +10,7 @@ import numpy as np
 
 from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
 from scorediff.solvers.exponential.forms import Form, check_kind, held
-from scorediff.solvers.exponential.starts import Start, Substeps
+from scorediff.solvers.exponential.starts import GradedStart, StartingProcedure
 
 __all__ = ["Multistep", "Past", "integral", "lagrange_weights"]
 
@@ -76,7 +76,7 @@ class Multistep(Exponential):
     """
 
     k: int = 2
-    start: Start = Substeps()
+    start: StartingProcedure = GradedStart()
     lower_order_final: bool = False
     largest_k: ClassVar[int] = 6
     #: The linear part that is exact.
@@ -89,7 +89,7 @@ class Multistep(Exponential):
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= self.largest_k:
             raise ValueError(f"k = {self.k!r}: {type(self).__name__} takes 1 to {self.largest_k} readings a step")
-        check_kind(self, "start", Start, "Ramp()")
+        check_kind(self, "start", StartingProcedure, "LowerOrderStart()")
         check_kind(self, "form", Form, "NoiseForm()")
         check_kind(self, "lower_order_final", bool, "True")
 

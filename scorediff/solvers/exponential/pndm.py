@@ -9,7 +9,7 @@ import numpy as np
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.forms import Form, NoiseForm, held
 from scorediff.solvers.exponential.multistep import Multistep, Past
-from scorediff.solvers.exponential.starts import PseudoRungeKutta, Ramp, Start
+from scorediff.solvers.exponential.starts import LowerOrderStart, PseudoRungeKuttaStart, StartingProcedure
 
 __all__ = ["PNDM"]
 
@@ -27,15 +27,15 @@ class PNDM(Multistep):
     """
 
     k: int = 4
-    start: Start = Ramp()
+    start: StartingProcedure = LowerOrderStart()
     form: ClassVar[Form] = NoiseForm()
     order = 1
     exact_on = frozenset({Exact.MEAN, Exact.POINT_MASS})
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2202.09778"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        **{f"ipndm-{k}": {"k": k, "start": Ramp()} for k in (2, 3, 4)},
-        "pndm": {"k": 4, "start": PseudoRungeKutta()},
+        **{f"ipndm-{k}": {"k": k, "start": LowerOrderStart()} for k in (2, 3, 4)},
+        "pndm": {"k": 4, "start": PseudoRungeKuttaStart()},
     }
 
     def predictor(self, past: Past) -> np.ndarray:

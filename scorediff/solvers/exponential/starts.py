@@ -13,11 +13,11 @@ from scorediff.solvers.exponential.forms import Form, held
 from scorediff.solvers.exponential.runge_kutta import RES, ExpRK5s8, Krogstad, runge_kutta_steps
 from scorediff.solvers.exponential.tableau import ExponentialTableau
 
-__all__ = ["PseudoRungeKutta", "Ramp", "RungeKutta", "Start", "Substeps"]
+__all__ = ["GradedStart", "LowerOrderStart", "PseudoRungeKuttaStart", "RungeKuttaStart", "StartingProcedure"]
 
 
 @dataclass(frozen=True)
-class Start(ABC):
+class StartingProcedure(ABC):
     """What is done while fewer than the wanted readings are there."""
 
     #: Does it give the same x / alpha on every schedule, on the same log-SNR nodes?
@@ -41,11 +41,13 @@ class Start(ABC):
 
 
 @dataclass(frozen=True)
-class Ramp(Start):
+class LowerOrderStart(StartingProcedure):
     """As the literature has it: as many readings as there are, 1, 2, 3, ...
 
     The first step is of order 1, so that the whole is of order 2 at the most; a corrector lifts that to 3.
     """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lower-order": {}}
 
     def stages(self, order: int) -> int:
         return 0
@@ -58,13 +60,15 @@ class Ramp(Start):
 
 
 @dataclass(frozen=True)
-class Substeps(Start):
+class GradedStart(StartingProcedure):
     """A ramp inside the first step, over substeps that grow: so short at first that its error is of the order wanted.
 
     A ramp's first step has a local error O(h^q), q = 2, or 3 with a corrector; a method of order p wants O(h^(p+1)).
     So the first of N steps begins with a part `(8 / N)^((p + 1 - q)/q)` of itself, and the parts that follow grow by
     2 at the most: no cut up to N = 8; at 64 steps 2 for order 4 and 4 for order 6, with a corrector.
     """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"graded": {}}
 
     def cuts(self, steps: int, order: int, corrected: bool) -> np.ndarray:
         q = 3 if corrected else 2
@@ -80,7 +84,7 @@ class Substeps(Start):
 
 
 @dataclass(frozen=True)
-class RungeKutta(Start):
+class RungeKuttaStart(StartingProcedure):
     """By an exponential Runge-Kutta method of one order less, whose local error is the one wanted."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"runge-kutta": {}}
@@ -100,10 +104,12 @@ class RungeKutta(Start):
 
 
 @dataclass(frozen=True)
-class PseudoRungeKutta(Start):
+class PseudoRungeKuttaStart(StartingProcedure):
     """PNDM's: four readings on each step, weighted as Kutta's are, with first-order steps to the middle of the time
     (arXiv:2202.09778).
     """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pseudo-runge-kutta": {}}
 
     invariant: ClassVar[bool] = False
 

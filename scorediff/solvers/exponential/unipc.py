@@ -10,7 +10,7 @@ import numpy as np
 from scorediff.solvers.base import Exact
 from scorediff.solvers.exponential.forms import DataForm, Form, held, phi
 from scorediff.solvers.exponential.multistep import Multistep, Past
-from scorediff.solvers.exponential.starts import Ramp
+from scorediff.solvers.exponential.starts import LowerOrderStart
 
 __all__ = ["UniPC"]
 
@@ -33,7 +33,7 @@ class UniPC(Multistep):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **{f"unipc-{k}": {"k": k} for k in (1, 2, 3, 4)},
         **{f"unipc-b1-{k}": {"k": k, "b": 1} for k in (1, 2)},
-        **{f"unipc-{k}-published": {"k": k, "start": Ramp(), "lower_order_final": True} for k in (2, 3)},
+        **{f"unipc-{k}-published": {"k": k, "start": LowerOrderStart(), "lower_order_final": True} for k in (2, 3)},
     }
 
     def __post_init__(self) -> None:

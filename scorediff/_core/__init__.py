@@ -1,0 +1,1 @@
+"""Plumbing that everything else stands on."""

@@ -1,0 +1,1 @@
+"""Networks, data, training, metrics, checkpoints, experiments, shards and pictures."""

@@ -1,0 +1,157 @@
+"""Trained networks in files: weights as safetensors, with all that makes a denoiser of them, as JSON, in the header."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorediff._core import registry
+from scorediff._core.files import read_tensors, shipped_tensors, write_tensors
+from scorediff.denoiser import Denoiser
+from scorediff.lab.networks import Network
+from scorediff.predictions import Prediction
+from scorediff.schedules import Schedule
+
+__all__ = ["Checkpoint", "load", "save", "shipped"]
+
+_FORMAT = 1
+_KEY = "scorediff"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network: `net` on `schedule`, whose output is `prediction`, for samples of `shape`.
+
+    `network` is the recipe that `net` was built from, None for a module of one's own; `classes` how many labels it
+    takes, `names` what they are called; `card` whatever is to be known of how it came about, plain data.
+    """
+
+    net: nn.Module
+    schedule: Schedule
+    prediction: Prediction
+    shape: tuple[int, ...]
+    network: Network | None = None
+    classes: int = 0
+    names: tuple[str, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network as a denoiser; it takes `label=`, of shape (B,), where there are classes."""
+        time = None if self.network is None else self.network.time(self.schedule)
+        return Denoiser(self.net, self.schedule, self.prediction, time=time)
+
+    @property
+    def null(self) -> dict[str, Any]:
+        """What the network is told where it is told no class: `ClassifierFree(c.denoiser, scale, null=c.null)`."""
+        return {"label": self.classes} if self.classes else {}
+
+    def fingerprint(self) -> str:
+        """A hash of the weights: two networks that differ in one bit have another."""
+        mark = hashlib.sha256()
+        for name, w in self.net.state_dict().items():
+            mark.update(name.encode() + w.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return mark.hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the weights, as plain data."""
+        return {
+            "format": _FORMAT,
+            "network": registry.to_dict(self.network),
+            "schedule": registry.to_dict(self.schedule),
+            "prediction": registry.to_dict(self.prediction),
+            "shape": list(self.shape),
+            "classes": self.classes,
+            "names": list(self.names),
+            "card": dict(self.card),
+        }
+
+
+def save(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> Path:
+    """Write a checkpoint, whole or not at all; `dtype` of its floating weights, by default their own."""
+    return write_tensors(path, checkpoint.net.state_dict(), {_KEY: json.dumps(checkpoint.to_dict())}, dtype)
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the checkpoints that come with the package."""
+    return tuple(sorted(shipped_tensors()))
+
+
+def load(
+    name: str | Path,
+    *,
+    net: nn.Module | None = None,
+    schedule: Schedule | None = None,
+    device: torch.device | str = "cpu",
+    dtype: Any = torch.float32,
+) -> Checkpoint:
+    """A checkpoint of the package by its name, or from a file, its weights in `dtype` on `device`, ready to be read.
+
+    `net` is the module for a checkpoint that was trained around one's own, `schedule` the schedule for one that was
+    trained on functions of one's own. Raises FileNotFoundError where there is no such file, ValueError for one that is
+    damaged, is no checkpoint, or does not fit the module.
+    """
+    path = _place(name)
+    weights, said = _read(path)
+    network = None if said["network"] is None else registry.from_dict(Network, said["network"])  # type: ignore[type-abstract]
+    shape, classes = tuple(said["shape"]), said["classes"]
+    if net is None:
+        if network is None:
+            raise ValueError(f"{path} was trained around a module of one's own: in Python, give it as net=")
+        net = network.build(shape, classes)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {type(net).__name__}: {' '.join(str(error).split())}") from error
+    return Checkpoint(
+        net.to(device, dtype).eval().requires_grad_(False),
+        schedule or _schedule(path, said["schedule"]),
+        registry.from_dict(Prediction, said["prediction"]),  # type: ignore[type-abstract]
+        shape,
+        network,
+        classes,
+        tuple(said["names"]),
+        said["card"],
+    )
+
+
+def _place(name: str | Path) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if path.is_file():
+        return path
+    known = shipped_tensors()
+    if str(name) in known:
+        return known[str(name)]
+    hint = registry.nearest(str(name), known) or f"; known: {', '.join(sorted(known))}, or a file .safetensors"
+    raise FileNotFoundError(f"there is no checkpoint {str(name)!r}{hint}")
+
+
+def _schedule(path: Path, said: dict[str, Any]) -> Schedule:
+    try:
+        return registry.from_dict(Schedule, said)  # type: ignore[type-abstract]
+    except ValueError as error:
+        raise ValueError(f"{path} was trained on a schedule of one's own: in Python, give it as schedule=") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    weights, words = read_tensors(path)
+    if _KEY not in words:
+        raise ValueError(f"{path} holds weights alone: Denoiser(net, schedule, prediction) says what they mean")
+    try:
+        found = json.loads(words[_KEY])
+        known = found["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has a damaged header: {error!r}") from error
+    if known != _FORMAT:
+        raise ValueError(f"{path} is of format {known}, and this version reads {_FORMAT}")
+    missing = {"network", "schedule", "prediction", "shape", "classes", "names", "card"} - found.keys()
+    if missing:
+        raise ValueError(f"{path} has a damaged header: it lacks {', '.join(sorted(missing))}")
+    return weights, found

@@ -1,0 +1,82 @@
+"""Times to step through."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Grid"]
+
+
+class Grid:
+    """An immutable, strictly monotone float64 array of times, of shape (steps + 1,); falling times sample, rising
+    encode.
+
+    Raises ValueError for fewer than two times, a time that is not finite, a repeat or a turn.
+
+    >>> list(Grid([1.0, 0.5, 0.25]).pairs())
+    [(1.0, 0.5), (0.5, 0.25)]
+    """
+
+    __slots__ = ("times",)
+
+    times: np.ndarray
+
+    def __init__(self, times: Any) -> None:
+        array = np.array(times, dtype=np.float64)
+        if array.ndim != 1 or array.size < 2:
+            raise ValueError(f"a grid wants at least two times in one row, got shape {array.shape}")
+        if not np.all(np.isfinite(array)):
+            i = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise ValueError(f"grid time {i} is {array[i]}: times must be finite")
+        steps = np.diff(array)
+        wrong = np.flatnonzero(steps * np.sign(array[-1] - array[0]) <= 0)
+        if wrong.size:
+            i = int(wrong[0])
+            kind = "repeats" if steps[i] == 0 else "turns"
+            raise ValueError(
+                f"the grid {kind} at times {i} and {i + 1} ({float(array[i])!r}, {float(array[i + 1])!r}): "
+                "it must be strictly monotone"
+            )
+        array.flags.writeable = False
+        object.__setattr__(self, "times", array)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Grid is immutable: make a new one instead of setting {name!r}")
+
+    def __len__(self) -> int:
+        return self.times.size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grid) and np.array_equal(self.times, other.times)
+
+    def __hash__(self) -> int:
+        return hash(self.times.tobytes())
+
+    def __reduce__(self) -> tuple[type["Grid"], tuple[np.ndarray]]:
+        return Grid, (self.times,)
+
+    def __repr__(self) -> str:
+        return f"Grid({self.steps} steps, t = {self.start:.6g} .. {self.end:.6g})"
+
+    @property
+    def steps(self) -> int:
+        return self.times.size - 1
+
+    @property
+    def start(self) -> float:
+        return float(self.times[0])
+
+    @property
+    def end(self) -> float:
+        return float(self.times[-1])
+
+    def pairs(self) -> Iterator[tuple[float, float]]:
+        """The steps `(from, to)` as floats."""
+        times = self.times.tolist()
+        return pairwise(times)
+
+    def reversed(self) -> "Grid":
+        """The same times in the other direction."""
+        return Grid(self.times[::-1])

@@ -1,0 +1,8 @@
+"""Denoisers with a known truth: Gaussian, Gaussian mixture, and a data set's own law."""
+
+from scorediff.targets.empirical import Empirical
+from scorediff.targets.mixture import GaussianMixture
+from scorediff.targets.parameters import Spectrum
+from scorediff.targets.targets import ExactDenoiser, Gaussian, Target
+
+__all__ = ["Empirical", "ExactDenoiser", "Gaussian", "GaussianMixture", "Spectrum", "Target"]
