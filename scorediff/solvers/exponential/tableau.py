@@ -8,7 +8,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from scorediff.solvers.exponential.forms import phi
+from scorediff.linear_parts.kernels import phi
 
 __all__ = ["ExponentialTableau", "Phi"]
 
