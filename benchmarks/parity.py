@@ -521,8 +521,8 @@ def _k_rows() -> Iterator[Row]:
     yield Row(_K("sample_lms"), "lms-4:start=lower-order")
     yield Row(_K("sample_dpmpp_2m"), "dpm++2m")
     fast = _LastOtherwise(
-        sd.solvers.DPMSolverSinglestep(form=sd.solvers.NoiseForm(), k=3),
-        sd.solvers.DPMSolverSinglestep(form=sd.solvers.NoiseForm()),
+        sd.solvers.DPMSolverSinglestep(part=sd.linear_parts.NoisePart(), k=3),
+        sd.solvers.DPMSolverSinglestep(part=sd.linear_parts.NoisePart()),
     )
     yield Row(Fast("sample_dpm_fast"), fast, steps=EVEN)
     for eta in (0.5, 1.0):

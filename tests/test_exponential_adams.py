@@ -432,12 +432,12 @@ def test_the_controller_keeps_its_limits():
 
 @pytest.mark.parametrize("solver", [ExponentialRungeKutta32, ExponentialRungeKutta43], ids=lambda s: s.__name__)
 @pytest.mark.parametrize(
-    "form", by_day([sd.solvers.DataForm(), sd.solvers.NoiseForm()], (sd.solvers.NoiseForm(),)), ids=label
+    "form", by_day([sd.linear_parts.DataPart(), sd.linear_parts.NoisePart()], (sd.linear_parts.NoisePart(),)), ids=label
 )
 def test_exponential_pairs_hold_their_tolerance(solver, form):
     flow, x, truth = posed(RING, 16)
     for rtol in (1e-3, 1e-5):
-        solution = sd.solve(flow, x, solver(rtol, form=form)).check()
+        solution = sd.solve(flow, x, solver(rtol, part=part)).check()
         assert np.quantile(rms(solution.x - truth), 0.9) < 10 * rtol
         assert np.mean(rms(solution.x - truth) > solution.error) < 0.1
 

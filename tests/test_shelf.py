@@ -13,10 +13,10 @@ from discovery import OURS, SCHEDULES, TERMINALS, by_day, examples, label, withi
 from engines import stand_ins
 from hypothesis import given
 from hypothesis import strategies as st
+from scorediff.solvers.exponential.forms import phi
 
 import scorediff as sd
 from scorediff import testing
-from scorediff.solvers.exponential.forms import phi
 from scorediff.solvers.exponential.multistep import lagrange_weights
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.solvers.solve import resolve
@@ -35,7 +35,12 @@ ONE_SAMPLER = [
     # (one, other, eta, tolerance)
     (sd.solvers.ExponentialAdamsBashforth(1), sd.DPMSolverPP(1), 0.0, 1e-12),
     (sd.solvers.ExponentialAdamsBashforth(3, start=RK), sd.DPMSolverPP(3, start=RK), 0.0, 1e-12),
-    (sd.solvers.ExponentialAdamsBashforth(3, RK, form=sd.solvers.NoiseForm()), sd.solvers.DPMSolver(3, RK), 0.0, 1e-12),
+    (
+        sd.solvers.ExponentialAdamsBashforth(3, RK, part=sd.linear_parts.NoisePart()),
+        sd.solvers.DPMSolver(3, RK),
+        0.0,
+        1e-12,
+    ),
     (sd.solvers.SASolver(k=3, corrector_k=3), sd.solvers.ExponentialAdamsMoulton(3), 0.0, 1e-12),
     (sd.solvers.SASolver(k=1, corrector_k=0), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
     (sd.solvers.ERSDE(1), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
@@ -92,7 +97,7 @@ MUST_DIFFER = [
     (sd.solvers.DEIS(3), sd.solvers.LMS(3), 0.0, 1e-4),
     (
         sd.solvers.ExponentialAdamsBashforth(3),
-        sd.solvers.ExponentialAdamsBashforth(3, form=sd.solvers.NoiseForm()),
+        sd.solvers.ExponentialAdamsBashforth(3, part=sd.linear_parts.NoisePart()),
         0.0,
         1e-4,
     ),
