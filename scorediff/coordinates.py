@@ -8,6 +8,7 @@ so a concrete class states its clock `s(t)`, its scale `m`, and those two deriva
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +27,8 @@ class Coordinates(ABC):
 
     #: Steps that suit these coordinates are uniform in `s^(1 / rho)`.
     rho: ClassVar[float] = 1.0
+    #: Their names, each with the options it stands for; the class name in kebab case by default.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
     def clock(self, schedule: Schedule, t: Any) -> Any:
@@ -111,6 +114,7 @@ class DDIMCoordinates(Coordinates):
     """`s = sigma / alpha`, `y = x / alpha`, hence `dy/ds = E`: Euler here is DDIM (arXiv:2010.02502)."""
 
     rho: ClassVar[float] = 7.0
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddim": {}}
 
     def clock(self, schedule: Schedule, t: Any) -> Any:
         return np.divide(schedule.sigma(t), schedule.alpha(t))
