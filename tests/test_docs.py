@@ -45,7 +45,7 @@ def test_the_readmes_files_exist():
 def claims():
     for name, solver in solvers().items():
         if sd.ProbabilityFlow in solver.solves:
-            # noise on the flow is measured in law
+            # noise on the flow is measured in distribution
             kind, declared = ("weak order", solver.weak_order) if stochastic(solver) else ("order", solver.order)
             yield name, kind, declared, solver.nfe
         if sd.ReverseSDE in solver.solves:
@@ -73,7 +73,7 @@ def test_a_solver_is_measured_again_where_its_hash_is_another_or_it_has_no_line(
     assert not [name for name in stale(fresh) if name in record]
     fresh["ddim"] = [(*fresh["ddim"][0][:-1], "0" * 12)]
     assert "ddim" in stale(fresh)
-    # and an order that is no longer the recorded one is told
+    # and an order that is no longer the recorded one is named
     other = {"ddim": [tuple("0.50" if n == 3 else cell for n, cell in enumerate(row)) for row in record["ddim"]]}
     assert len(moved(record, other)) == len(record["ddim"]) and not moved(record, record)
 
