@@ -17,8 +17,8 @@ those of our denoiser is left out.
 
 Peers, each at the same tolerances and otherwise by its defaults:
 
-* torchdiffeq, by our back end `TorchDiffEq`: one step for the batch, the worst sample held to the tolerance; and raw, by
-  its own `odeint`, mean over the batch held. Raw it asks beyond the end of the run: there it sees the field at it.
+* torchdiffeq, by our back end `TorchDiffEq`: one step for the batch, the worst sample held to the tolerance; and raw,
+  by its own `odeint`, mean over the batch held. Raw it asks beyond the end of the run: there it sees the field at it.
 * SciPy, by our back end `SciPy`, a sample at a time, in float64 on the host.
 * k-diffusion's `sample_dpm_adaptive`, order 3 without noise: one step for the batch, in x/alpha against sigma/alpha.
 * diffrax's Tsit5 under vmap, in time, on the same distribution written in JAX; torchode's Tsit5, in time.
