@@ -96,7 +96,7 @@ def test_a_network_output_of_another_shape_is_refused_where_it_happens():
         sd.sample(flow, (2, 2), sd.DDIM(), steps=3)
 
 
-def test_a_denoiser_of_ones_own_that_returns_another_shape_is_refused():
+def test_a_user_defined_denoiser_that_returns_another_shape_is_refused():
     class Odd:
         schedule = SCHEDULE
 
