@@ -1,9 +1,10 @@
-"""What it is worth to declare where a guided equation jumps, and what guidance costs in rows.
+"""What is gained by declaring where a guided equation jumps, and what guidance costs in rows.
 
 `python benchmarks/guidance.py`: classifier-free guidance of scale 3 within 0.3 < sigma <= 3 on a mixture of two classes
-in two dimensions, on VP linear, float64. The truth is RK45 at 1e-10, leg by leg between the ends of the interval. Each
-adaptive solver runs with the ends declared and with them hidden; each multistep method on its own grid, on one that has
-the ends among its nodes besides, and leg by leg, with a start of its own at each end. Under a minute on one core.
+in two dimensions, on VP linear, float64. The truth is RK45 at 1e-10, segment by segment between the ends of the
+interval. Each adaptive solver runs with the ends declared and with them hidden; each multistep method on its own grid,
+on one that has the ends among its nodes besides, and segment by segment, with a starting procedure at each end. Under a
+minute on one core.
 """
 
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def rows() -> Iterator[list[str]]:
                 )
                 start = runs[-1].x if runs else x
                 runs.append(sd.sample(flow, solver=name, x=start, grid=nodes, cond=cond, progress=False))
-            yield row(f"{name}, {steps} steps", "leg by leg", truth, runs)
+            yield row(f"{name}, {steps} steps", "segment by segment", truth, runs)
 
 
 def row(name: str, words: str, truth: Tensor, runs: list[sd.Solution]) -> list[str]:

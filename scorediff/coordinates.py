@@ -8,6 +8,7 @@ so a concrete class states its clock `s(t)`, its scale `m`, and those two deriva
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +36,9 @@ class IntegrationVariable(ABC):
     """What the polynomials of a multistep method are in: `s(t)`, strictly monotone; floats or float64 arrays in and
     out.
     """
+
+    #: Their names, each with the options it stands for; the class name in kebab case by default.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
     def clock(self, schedule: Schedule, t: Any) -> Any:
@@ -156,6 +160,7 @@ class DDIMCoordinates(RatioVariable, Coordinates):
     """`s = sigma / alpha`, `y = x / alpha`, hence `dy/ds = E`: Euler here is DDIM (arXiv:2010.02502)."""
 
     rho: ClassVar[float] = 7.0
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddim": {}}
 
     def of(self, alpha: Any, sigma: Any) -> Any:
         return np.divide(sigma, alpha)

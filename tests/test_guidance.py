@@ -745,7 +745,7 @@ def test_what_does_not_clip_changes_nothing_down_to_the_last_digits():
     told = {"by": torch.ones(6)}
     assert_close(sd.guidance.Rescaled(guided, 0.0)(t, x, **told)[1], guided(t, x, **told)[1], rtol=0, atol=1e-6)
     flow = sd.ProbabilityFlow(sd.guidance.Clipped(sd.targets.Gaussian((0.5, 0.1), 0.3).denoiser(sd.RectifiedFlow())))
-    sd.sample(flow, (3, 2), "euler", steps=4, t_end=0.0, spacing="uniform-time").check()
+    sd.sample(flow, (3, 2), "euler", steps=4, t_end=0.0, spacing="time").check()
 
 
 def test_a_matrix_that_lost_its_rank_to_rounding_has_a_least_norm_solution():

@@ -11,7 +11,7 @@ import re
 import typing
 from typing import Any, TypeVar
 
-__all__ = ["concrete", "from_dict", "kebab", "names", "nearest", "parse", "to_dict"]
+__all__ = ["concrete", "from_dict", "kebab", "name_of", "names", "nearest", "parse", "to_dict"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,15 @@ def names(base: type[T]) -> dict[str, T]:
             if _takes(cls, options):
                 made[name] = cls(**options)
     return made
+
+
+def name_of(value: Any) -> str:
+    """The name of an object, whatever its other options: that of the variant it is, else of its class."""
+    variants: typing.Mapping[str, typing.Mapping[str, Any]] = getattr(value, "variants", None) or {}
+    for name, options in sorted(variants.items(), key=lambda item: -len(item[1])):
+        if all(getattr(value, key) == wanted for key, wanted in options.items()):
+            return name
+    return kebab(type(value).__name__)
 
 
 def _takes(cls: Any, options: typing.Mapping[str, Any]) -> bool:
