@@ -191,9 +191,9 @@ def _falling(grid: Grid) -> Grid:
 
 
 def _placement(problem: Problem, device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
-    own = getattr(problem.denoiser, "dtype", None)
+    own = problem.denoiser.dtype
     half = own in (torch.float16, torch.bfloat16)
     return {
-        "device": getattr(problem.denoiser, "device", None) if device is None else device,
+        "device": problem.denoiser.device if device is None else device,
         "dtype": dtype or (torch.float32 if own is None or half else own),
     }

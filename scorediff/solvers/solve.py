@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scorediff._core import registry
-from scorediff.denoiser import described
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Solver, Step
@@ -213,7 +212,7 @@ def _settings(
         "solver": solver.to_dict(),
         "problem": {"type": type(problem).__name__, "eta": registry.to_dict(problem.eta)},
         "schedule": registry.to_dict(problem.schedule),
-        "denoiser": described(problem.denoiser),
+        "denoiser": problem.denoiser.to_dict(),
         "grid": grid.times.tolist(),
         "seed": noise.seed,
         "ids": list(noise.ids),

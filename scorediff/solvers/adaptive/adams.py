@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorediff._core.states import row_mean_on_host
-from scorediff.denoiser import ModelOutput
+from scorediff.denoiser import NetworkOutput
 from scorediff.linear_parts import LinearPart, Preconditioned
 from scorediff.noise import Noise
 from scorediff.problems import Problem
@@ -36,8 +36,8 @@ class ExponentialAdams(Solver):
     and step are chosen as Shampine and Gordon do: the neighbouring order that promises the longer step.
 
     Every sample has its own steps and order, and those that arrive leave the network's batch. Save times are met by the
-    polynomial of the step over them, which costs nothing; times where the denoiser jumps (its `breaks`) are landed on,
-    and begin anew. It runs from alpha = 0, but with `NoisePart`.
+    polynomial of the step over them, which costs nothing; times where the denoiser jumps (its `discontinuities`) are
+    landed on, and begin anew. It runs from alpha = 0, but with `NoisePart`.
     """
 
     rtol: float = 1e-3
@@ -251,10 +251,10 @@ class _Run:
         """P of every part at the states `x` of some samples, with alpha and sigma there; one evaluation of each."""
         reading = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
         weights = self.part.reads(*at)
-        if len(weights) == 1 and isinstance(reading, ModelOutput):
+        if len(weights) == 1 and isinstance(reading, NetworkOutput):
             # a network's reading goes in as the state and the output it is made of
             ((on_data, on_noise),) = weights
-            terms = reading.terms(on_data[:, 0], on_noise[:, 0])  # type: ignore[arg-type]
+            terms = reading.terms(on_data[:, 0], on_noise[:, 0])
             first, second = columns(np.stack([c for c, _ in terms], axis=1)[..., None], x.to(self.wide))
             out = torch.mul(terms[0][1].to(self.wide), first, out=self.past.work.buffer(x.to(self.wide)))
             return [out.addcmul_(terms[1][1].to(self.wide), second)]

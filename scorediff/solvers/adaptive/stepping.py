@@ -35,7 +35,8 @@ class Legs:
     """The parts of a run, each stepped through to its end exactly.
 
     `ends` are the times where legs end; `near` and `far` where the network is asked there by the leg that ends and by
-    the one that begins: a unit in the last place to either side of a time where the denoiser jumps (its `breaks`).
+    the one that begins: a unit in the last place to either side of a time where the denoiser jumps (its
+    `discontinuities`).
     """
 
     start: float
@@ -49,7 +50,7 @@ class Legs:
         lo, hi = sorted((grid.start, grid.end))
         # a break within rounding of another, or of an end, is none
         breaks, least = np.empty(0), 1e-12 * (hi - lo)
-        for t in sorted(float(t) for t in getattr(denoiser, "breaks", ())):
+        for t in sorted(float(t) for t in denoiser.discontinuities):
             if t - (breaks[-1] if breaks.size else lo) > least and hi - t > least:
                 breaks = np.append(breaks, t)
         ends = np.unique(np.concatenate([breaks, grid.times[1:] if stops else grid.times[-1:]]))
