@@ -106,7 +106,7 @@ def parse(base: type[T], text: str) -> T:
 
 
 def resolve(base: type[T], value: T | str) -> T:
-    """An object under `base` itself, or by its name. Raises TypeError for anything else, ValueError for another name."""
+    """An object under `base` itself, or by its name. Raises TypeError for anything else, ValueError as `parse`."""
     if isinstance(value, str):
         return parse(base, value)
     if not isinstance(value, base):

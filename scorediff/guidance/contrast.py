@@ -195,7 +195,7 @@ def _halves(wide: NetworkOutput) -> tuple[NetworkOutput, NetworkOutput]:
 
 
 def _as_rows(name: str, value: Any, positive: Tensor) -> Tensor:
-    """What the second evaluation is given, of the shape of what the first one is: one row, a number, or as many rows."""
+    """What the second evaluation is given, in the shape of what the first one is: from one row, a number, or all."""
     try:
         return torch.as_tensor(value).to(positive).expand_as(positive)
     except (TypeError, RuntimeError):
