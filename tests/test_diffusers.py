@@ -554,8 +554,8 @@ def test_a_condition_that_is_no_tensor_and_a_dit_that_is_not_square_are_refused(
 @pytest.mark.parametrize(
     "kind, told, options, error, words",
     [
-        ("ddpm", "a cat", {}, TypeError, "DDPMPipeline is told nothing.*'a cat'"),
-        ("latent", None, {"negative": ""}, TypeError, "LDMPipeline is told nothing"),
+        ("ddpm", "a cat", {}, TypeError, "DDPMPipeline takes neither prompts nor labels.*'a cat'"),
+        ("latent", None, {"negative": ""}, TypeError, "LDMPipeline takes neither"),
         ("stable_diffusion", None, {}, TypeError, "wants a prompt"),
         ("stable_diffusion", 3, {}, TypeError, "a prompt must be text, got 3"),
         ("stable_diffusion", ["a", "b"], {"negative": ["c"]}, ValueError, "1 negatives for 2 prompts"),
@@ -574,7 +574,7 @@ def test_a_pipeline_whose_text_is_not_known_wants_conditions_by_hand(loaded):
     class Mine:
         unet, scheduler = loaded("stable_diffusion").pipe.unet, DDIMScheduler()
 
-    with pytest.raises(TypeError, match=r"how Mine reads text is not known.*encoder_hidden_states"):
+    with pytest.raises(TypeError, match=r"how Mine encodes text is not known.*encoder_hidden_states"):
         DiffusersPipeline(Mine()).conditions("a cat")
 
 
@@ -646,7 +646,7 @@ def test_code_in_a_folder_is_not_run(folder, tmp_path):
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'trap')!r}, 'w')\nclass Pipe: pass\n")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": ["mine", "Pipe"]}))
-    with pytest.raises(ValueError, match="code of its own is not run"):
+    with pytest.raises(ValueError, match="custom code is not run"):
         DiffusersPipeline.load(folder)
     shutil.copy(folder / "mine.py", folder / "unet" / "mine.py")
     (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["mine", "Pipe"]}))

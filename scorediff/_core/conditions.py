@@ -34,7 +34,7 @@ def shared(value: Any) -> Shared:
 
 
 class Conditions(dict[str, Any]):
-    """Conditions by name; those in `per_sample` have a row for each sample, the others are shared.
+    """The conditions `cond` by name; those in `per_sample` have a row for each sample, the others are shared.
 
     Which is which is said once, of a whole batch: a part of it may be as long as something shared is.
     """

@@ -167,7 +167,7 @@ class CallableDenoiser(DenoiserBase):
 def as_denoiser(given: Any, wanted_by: str) -> DenoiserBase:
     """A denoiser itself, or a user's callable with a `schedule` as one: done once, where it enters.
 
-    Raises TypeError for anything else, in the name of who wants one.
+    Raises TypeError for anything else, in the name of `wanted_by`.
     """
     if isinstance(given, DenoiserBase):
         return given

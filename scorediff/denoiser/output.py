@@ -72,7 +72,7 @@ class NetworkOutput(ModelOutput):
 
     `data = p x + q output` and `noise = r x + s output` with `coefficients` ((p, q), (r, s)), floats or float64 arrays
     of shape (B,), as `Prediction.solve` gives them. `output` may also be made of those of several networks that predict
-    the same.
+    the same. `x`, `rows` and `vjps` are those of `ModelOutput`.
     """
 
     __slots__ = ("_parts", "coefficients", "output")
@@ -111,7 +111,8 @@ class NetworkOutput(ModelOutput):
 class PairOutput(ModelOutput):
     """Data and noise that were both computed, by a closed form or by a user-defined denoiser.
 
-    Raises ValueError unless they are of the shape and dtype of the state `x`.
+    `x`, `rows` and `vjps` are those of `ModelOutput`, and `data` and `noise` are as `x`. Raises ValueError unless they
+    are of the shape and dtype of the state `x`.
     """
 
     __slots__ = ("_pair",)

@@ -22,7 +22,7 @@ class Guidance(DenoiserBase):
     """A denoiser made of another one, its `denoiser`: every solver sees one equation, whatever it is made of.
 
     Times `t` are floats or float64 arrays of shape (B,), states `x` of shape (B, ...), as for `DenoiserBase`. A
-    concrete class is a frozen dataclass without a repr of its own, whose first field is `denoiser`, and states `pair`.
+    concrete class is a frozen dataclass with `repr=False`, whose first field is `denoiser`, and states `pair`.
     Raises TypeError for a denoiser that is none.
     """
 

@@ -127,7 +127,7 @@ class Plan:
         lower = f", or '{self.solver.name}:start=lower-order'" if "start" in self.solver.to_dict() else ""
         raise ValueError(
             f"{self.solver.name} cannot start at evaluation {evaluations} of {len(self.times)}: it is within a step, "
-            f"or a start has some of its own; take another one, or another solver, such as 'dpm++2m'{lower}"
+            f"or the starting procedure makes more; take another one, or another solver, such as 'dpm++2m'{lower}"
         )
 
     def agrees(self, times: Sequence[float]) -> bool:
@@ -137,7 +137,7 @@ class Plan:
 
 
 class Run:
-    """A plan carried out, evaluation by evaluation: `advance(output, x)` of the network at `x` gives the next state.
+    """A `plan` carried out, evaluation by evaluation: `advance(output, x)` of the network at `x` gives the next state.
 
     `x` of shape (B, ...) is the start; the first answer is that of the network there. The solver works in float32 at
     least; states come back in the dtype of `x`. `seed` is one number, or one per sample, each then drawing what sample

@@ -1,4 +1,4 @@
-"""Our solvers in the pipelines of diffusers: a scheduler that any of them takes in place of its own."""
+"""Our solvers in the pipelines of diffusers: a scheduler that any of them takes in place of another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,7 +54,7 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
         self._settings = Settings.of(
             solver, trained, spacing, terminal=terminal, eta=eta, seed=seed, name=type(self).__name__
         )
-        # not by diffusers' decorator, which keeps objects as they are, and counts what is given by position as left out
+        # not by diffusers' decorator, which keeps objects as they are, and takes what is given by position for left out
         self.register_to_config(**self._settings.to_config(), _class_name=type(self).__name__)
         self._model = self._settings.model
         self._plan: Plan | None = None
@@ -66,7 +66,7 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The scheduler of a config of its own, or of that of the scheduler that came with the network."""
+        """The scheduler of such a config, or of that of the scheduler that came with the network."""
         unknown = [key for key in kwargs if key not in NAMES]
         if unknown and not return_unused_kwargs:
             raise TypeError(f"{cls.__name__} has no {unknown[0]!r}{registry.nearest(unknown[0], NAMES)}")

@@ -20,7 +20,8 @@ __all__ = ["CountingDenoiser"]
 class CountingDenoiser(DenoiserBase):
     """The denoiser of one run: conditioned, never evaluated outside `[t_end, t_start]`, counted and watched.
 
-    `denoiser` is that of the problem, which is given the conditions of the run. `calls` counts its evaluations of a
+    `denoiser` is that of the problem, which is given the conditions `cond` of the run of a state `x` of shape (B, ...)
+    on `grid`. `calls` counts its evaluations of a
     batch, `rows` the rows that they sent through networks, `vjps` how often a batch was led back through one; all begin
     at 0. A sum per sample of every output stays on the device, and is looked at once, by `first_bad`.
 
