@@ -96,8 +96,8 @@ def test_edms_preconditioning_is_read_as_its_scheduler_applies_it(make, kind):
     for i, sigma in enumerate(scheduler.sigmas[:-1].tolist()):
         scheduler._step_index = i
         t = trained.schedule.time_at(-np.log(sigma)) if i else trained.schedule.t_start
-        told = float(np.asarray(trained.time(t)))
-        assert told == pytest.approx(float(scheduler.timesteps[i]), abs=1e-5)
+        given = float(np.asarray(trained.time(t)))
+        assert given == pytest.approx(float(scheduler.timesteps[i]), abs=1e-5)
         scaled = scheduler.scale_model_input(x, scheduler.timesteps[i])
         scale = float(trained.prediction.input_scale(trained.schedule, t))
         torch.testing.assert_close(x * scale, scaled, rtol=1e-5, atol=1e-6)
