@@ -55,7 +55,7 @@ def rows() -> Iterator[list[str]]:
     """A row of the table for each run."""
     guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(Labelled(), 3.0, {"label": 2}), 0.3, 3.0)
     x, cond = sd.prior(SCHEDULE, (64, 2), dtype=torch.float64), {"label": LABEL}
-    ends = [SCHEDULE.t_start, *sorted(guided.breaks, reverse=True), SCHEDULE.t_end]
+    ends = [SCHEDULE.t_start, *sorted(guided.discontinuities, reverse=True), SCHEDULE.t_end]
     legs = [sd.Grid([first - 1e-13, last + 1e-13]) for first, last in pairwise(ends)]
     flow, truth = sd.ProbabilityFlow(guided), x
     for leg in legs:
@@ -69,7 +69,10 @@ def rows() -> Iterator[list[str]]:
     for name in ("dpm++2m", "unipc-3"):
         for steps in (20, 40):
             own = sd.spacings.UniformLogSNR()(SCHEDULE, steps).times
-            for words, nodes in (("among the nodes", np.unique([*own, *guided.breaks])[::-1]), ("between nodes", own)):
+            for words, nodes in (
+                ("among the nodes", np.unique([*own, *guided.discontinuities])[::-1]),
+                ("between nodes", own),
+            ):
                 run = sd.sample(flow, solver=name, x=x, grid=nodes, cond=cond, progress=False)
                 yield row(f"{name}, {steps} steps", words, truth, [run])
             runs: list[sd.Solution] = []

@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from scorediff import coordinates, guidance, linear_parts, noise, predictions, schedules, solvers, spacings, targets
+from scorediff._core.conditions import shared
 from scorediff.denoiser import Denoiser, DenoiserBase
 from scorediff.guidance import ClassifierFree
 from scorediff.predictions import DataPrediction, EDMPrediction, FlowPrediction, NoisePrediction, VPrediction
@@ -93,6 +94,7 @@ __all__ = [
     "prior",
     "sample",
     "schedules",
+    "shared",
     "solve",
     "solvers",
     "spacings",

@@ -237,9 +237,9 @@ def _check_falling(grid: Grid) -> None:
 def _placement(plan: Plan, device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
     """Device and dtype of a start from the prior."""
     denoiser = plan.problem.denoiser
-    own = getattr(denoiser, "dtype", None)
+    own = denoiser.dtype
     half = own in (torch.float16, torch.bfloat16)
     return {
-        "device": getattr(denoiser, "device", None) if device is None else device,
+        "device": denoiser.device if device is None else device,
         "dtype": dtype or (torch.float32 if own is None or half else own),
     }

@@ -20,7 +20,8 @@ def _of_the_package(base):
 
 
 SCHEDULES = _of_the_package(sd.schedules.Schedule)
-PREDICTIONS = _of_the_package(sd.predictions.Prediction)
+#: Each once, whatever it is called elsewhere.
+PREDICTIONS = list(dict.fromkeys(_of_the_package(sd.predictions.Prediction)))
 COORDINATES = _of_the_package(sd.coordinates.Coordinates)
 SPACINGS = _of_the_package(sd.spacings.Spacing)
 TERMINALS = _of_the_package(sd.solvers.Terminal)

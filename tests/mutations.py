@@ -560,7 +560,7 @@ SLIPS = [
          "history[self._evaluations] = history.get(self._evaluations - 1) or self._remembered("),
     Slip("the wrong half of the history", "SDE-DPM-Solver 2M, eta = 0.5",
          "the data of the step before where its noise is meant", ENGINE,
-         "_terms(output, *weights)", "_terms(output, *weights[::-1])"),
+         "output.terms(*weights)", "output.terms(*weights[::-1])"),
     Slip("a last step of order 1", "DPM-Solver++ 2M",
          "no history in the last step, as some libraries have it", DPM_SOLVER,
          "history.h / (2 * -history.back[:, 1])",

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from shared import shared
 
 import scorediff as sd
-from scorediff.denoiser import Rescheduled
+from scorediff.denoiser import PairOutput, Rescheduled
 from scorediff.linear_parts import DataPart, GaussianPart, NoisePart, Preconditioned
 from scorediff.solvers import ExponentialRungeKutta32, ExponentialRungeKutta43
 from scorediff.solvers.adaptive.newton import Integrals
@@ -213,15 +213,15 @@ CLOSE = [
 
 @pytest.mark.parametrize("solver", by_day(CLOSE, CLOSE[:3]), ids=label)
 def test_a_break_is_stepped_to_and_never_over(solver):
-    class Guided:
+    class Guided(sd.DenoiserBase):
         """Twice the noise inside an interval of time."""
 
-        schedule, breaks = SCHEDULE, (0.3, 0.6)
+        schedule, discontinuities = SCHEDULE, (0.3, 0.6)
 
         def __init__(self):
             self.inner, self.asked = RING.denoiser(SCHEDULE), []
 
-        def __call__(self, t, x, **cond):
+        def evaluate(self, t, x, cond):
             self.asked.append(np.broadcast_to(t, (len(x),)))
             data, noise = self.inner(t, x)
             inside = torch.from_numpy(
@@ -229,7 +229,7 @@ def test_a_break_is_stepped_to_and_never_over(solver):
             )
             extra = torch.where(inside[:, None], 0.3, 0.0) * torch.tanh(x)
             ratio = torch.as_tensor(np.exp(-np.asarray(SCHEDULE.log_snr(t)))).reshape(-1, 1)
-            return data - extra * ratio, noise + extra
+            return PairOutput(x, data - extra * ratio, noise + extra)
 
     guided = Guided()
     flow = sd.ProbabilityFlow(guided)
@@ -238,10 +238,10 @@ def test_a_break_is_stepped_to_and_never_over(solver):
     asked = np.concatenate(guided.asked)
     # every sample asks on either side; a method that has no stage at the end of its step on the far one alone
     sides = (-1,) if isinstance(solver, ExponentialRungeKutta32) else (1, -1)
-    for b in guided.breaks:
+    for b in guided.discontinuities:
         for side in sides:
             assert np.sum(asked == np.nextafter(b, side * 9)) >= 6
-    assert not np.any(np.isin(asked, guided.breaks))
+    assert not np.any(np.isin(asked, guided.discontinuities))
     # leg by leg, nothing jumps
     y = x
     for a, b in (
@@ -318,10 +318,10 @@ def test_what_a_denoiser_is_given_is_left_alone_and_what_it_returns_may_be_writt
 
 @pytest.mark.parametrize("solver", by_day(ADAPTIVE, ADAPTIVE[:2]), ids=label)
 def test_a_budget_is_never_exceeded_and_a_short_first_leg_costs_little(solver):
-    class Broken:
-        schedule, breaks = SCHEDULE, (0.9, 0.6, 0.6 - 1e-16, 0.3, float(np.nextafter(1, 0)))
+    class Broken(sd.DenoiserBase):
+        schedule, discontinuities = SCHEDULE, (0.9, 0.6, 0.6 - 1e-16, 0.3, float(np.nextafter(1, 0)))
 
-        def __call__(self, t, x, **cond):
+        def evaluate(self, t, x, cond):
             return RING.denoiser(SCHEDULE)(t, x)
 
     x = RING.at(SCHEDULE, 1.0).sample(3)
@@ -336,13 +336,13 @@ def test_a_budget_is_never_exceeded_and_a_short_first_leg_costs_little(solver):
 
 
 def test_a_break_is_known_on_another_schedule():
-    class Jumping:
-        schedule, breaks = SCHEDULE, (0.5,)
+    class Jumping(sd.DenoiserBase):
+        schedule, discontinuities = SCHEDULE, (0.5,)
 
-        def __call__(self, t, x, **cond):
+        def evaluate(self, t, x, cond):
             return RING.denoiser(SCHEDULE)(t, x)
 
-    (found,) = Rescheduled(Jumping(), sd.VPCosine()).breaks
+    (found,) = Rescheduled(Jumping(), sd.VPCosine()).discontinuities
     assert sd.VPCosine().log_snr(found) == pytest.approx(SCHEDULE.log_snr(0.5))
 
 

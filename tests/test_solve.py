@@ -451,7 +451,8 @@ def test_shared_conditions_stay_shared_whatever_the_batch_size():
     flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
     for solver in ("ddim", "rk45"):
         steps = {"steps": 3} if solver == "ddim" else {}
-        sd.sample(flow, (6, 2), solver, cond={"context": torch.full((3, 1), 0.1)}, batch_size=3, **steps).check()
+        cond = {"context": sd.shared(torch.full((3, 1), 0.1))}
+        sd.sample(flow, (6, 2), solver, cond=cond, batch_size=3, **steps).check()
     assert shapes == {(3, 1)}
 
 

@@ -11,9 +11,10 @@ import re
 import typing
 from typing import Any, TypeVar
 
-__all__ = ["concrete", "from_dict", "kebab", "name_of", "names", "nearest", "parse", "to_dict"]
+__all__ = ["concrete", "from_dict", "kebab", "name_of", "names", "nearest", "parse", "resolve", "to_dict"]
 
 T = TypeVar("T")
+_FEW = 24  # names that an error can list
 
 
 def kebab(name: str) -> str:
@@ -93,7 +94,9 @@ def parse(base: type[T], text: str) -> T:
     known = names(base)
     name = name if name in known else name.lower()
     if name not in known:
-        hint = nearest(name, known) or f"; known: {', '.join(sorted(known))}"
+        hint = nearest(name, known)
+        if not hint or len(known) <= _FEW:
+            hint += f"{';' * (not hint)} known: {', '.join(sorted(known))}"
         raise ValueError(f"unknown {kebab(base.__name__)} {name!r}{hint}")
     made: Any = known[name]
     changes = {}
@@ -109,6 +112,16 @@ def parse(base: type[T], text: str) -> T:
             )
         changes[key] = _value(typing.get_type_hints(type(made)).get(key), value)
     return dataclasses.replace(made, **changes)
+
+
+def resolve(base: type[T], value: T | str) -> T:
+    """An object under `base` itself, or by its name. Raises TypeError for anything else, ValueError as `parse`."""
+    if isinstance(value, str):
+        return parse(base, value)
+    if not isinstance(value, base):
+        example = next(iter(names(base)))
+        raise TypeError(f"{value!r} is not a {base.__name__}: give one, or its name, such as {example!r}")
+    return value
 
 
 def _value(kind: Any, text: str) -> Any:

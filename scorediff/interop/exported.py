@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorediff.denoiser import Denoiser, TimeMap
+from scorediff.denoiser import Denoiser
+from scorediff.denoiser.network import TimeMap
 from scorediff.interop.wrapping import Wrapped
 from scorediff.predictions import Prediction
 from scorediff.schedules import Schedule

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,9 @@ import torch
 from scorediff._core import registry
 from scorediff.denoiser import DenoiserBase
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
-from scorediff.solvers.base import Solver
+from scorediff.solvers.base import AdaptiveSolver, Solver
 from scorediff.solvers.terminal import Terminal
 from scorediff.spacings import Grid, Spacing
-
-T = TypeVar("T")
 
 __all__ = ["Plan", "as_problem", "prepare", "problem_for", "resolve", "run_grid", "steps_within"]
 
@@ -84,8 +82,8 @@ def prepare(
     """The run that these arguments of `solve` stand for. Raises TypeError or ValueError for what cannot be one."""
     solver = resolve(solver)
     problem = as_problem(problem, solver)
-    ending = _named(Terminal, terminal)  # type: ignore[type-abstract]
-    rule = _named(Spacing, spacing)  # type: ignore[type-abstract]
+    ending = None if terminal is None else registry.resolve(Terminal, terminal)  # type: ignore[type-abstract]
+    rule = None if spacing is None else registry.resolve(Spacing, spacing)  # type: ignore[type-abstract]
     if max_evaluations is not None:
         solver = _with_budget(solver, max_evaluations)
     if evaluations is not None:
@@ -165,13 +163,13 @@ def run_grid(
     solver: Solver,
     steps: int | None,
     grid: Grid | Sequence[float] | None,
-    spacing: Spacing | str | None,
+    spacing: Spacing | None,
     t_start: float | None,
     t_end: float | None,
     save: bool | Sequence[float] = False,
 ) -> Grid:
     """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the domain."""
-    schedule, spacing = problem.schedule, _named(Spacing, spacing)  # type: ignore[type-abstract]
+    schedule = problem.schedule
     if grid is not None and not (t_start is None and t_end is None and spacing is None):
         raise TypeError("a grid holds its own ends and spacing: drop t_start=, t_end= and spacing=")
     if solver.adaptive:
@@ -215,18 +213,9 @@ def _with_times(grid: Grid | Sequence[float], save: Sequence[float]) -> Grid:
 
 
 def _with_budget(solver: Solver, max_evaluations: int) -> Solver:
-    if not solver.adaptive:
+    if not isinstance(solver, AdaptiveSolver):
         raise TypeError(
             f"{solver!r} runs on a fixed grid: max_evaluations= is for adaptive solvers, use steps=, evaluations= or "
             "grid="
         )
-    return dataclasses.replace(solver, max_evaluations=max_evaluations)  # type: ignore[call-arg]
-
-
-def _named(base: type[T], value: T | str | None) -> T | None:
-    if isinstance(value, str):
-        return registry.parse(base, value)
-    if value is not None and not isinstance(value, base):
-        known = registry.concrete(base)[0].__name__
-        raise TypeError(f"{value!r} is not a {base.__name__}: give an object, such as {known}(), or its name")
-    return value
+    return dataclasses.replace(solver, max_evaluations=max_evaluations)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from scorediff.denoiser import DenoiserBase, described
+from scorediff.denoiser import DenoiserBase
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import Solver, Step
@@ -111,7 +111,7 @@ def carry(
         sample = record.x if plan.terminal is None else plan.terminal(watched, grid.end, record.x)
     bad = counter.first_bad(sample)
     settings = plan.settings() | {
-        "denoiser": described(plan.problem.denoiser),
+        "denoiser": plan.problem.denoiser.to_dict(),
         "seed": increments.seed,
         "ids": list(increments.ids),
         "noise": type(increments).__name__,

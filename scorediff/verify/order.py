@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from scorediff._core.conditions import Conditions
 from scorediff.backends import SciPy
 from scorediff.coordinates import Angle, LogSNR
-from scorediff.denoiser import DenoiserBase
+from scorediff.denoiser import DenoiserBase, PairOutput, as_denoiser
 from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
@@ -110,7 +110,7 @@ def order(
     if target is None and schedule is None and rule is None and not solver.adaptive:
         problems.append((GAUSSIAN, SCHEDULES[0], uneven(wanted)))
     if guidance is not None:
-        guided = guidance(laws[0].denoiser(schedules[0]))
+        guided = as_denoiser(guidance(laws[0].denoiser(schedules[0])), "verify.order")
         warn_of_kinks(guided, *_span(problems[0][2], schedules[0], t_start, t_end))
     measurements = [
         _measured(_Ladder(solver, one, each, eta, nodes, _span(nodes, each, t_start, t_end), seed, guidance), ladder)
@@ -345,16 +345,13 @@ def _truth(
     return by_angle, float((by_angle - by_log_snr).square().mean().sqrt())
 
 
-@dataclass(frozen=True, eq=False)
-class _AsOne:
+@final
+class _AsOne(DenoiserBase):
     """Samples as one sample: SciPy then takes them through its steps together, not one after another."""
 
-    denoiser: DenoiserBase
+    def __init__(self, denoiser: DenoiserBase) -> None:
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
 
-    @property
-    def schedule(self) -> Schedule:
-        return self.denoiser.schedule
-
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
-        data, noise = self.denoiser(t, x[0], **cond)
-        return data[None], noise[None]
+    def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> PairOutput:
+        data, noise = self.denoiser.evaluate(t, x[0], cond)
+        return PairOutput(x, data[None], noise[None])

@@ -11,7 +11,6 @@ from torch import Tensor
 from scorediff._core.arrays import positive
 from scorediff._core.states import row_mean_on_host
 from scorediff.coordinates import Angle, LogShift, RatioVariable
-from scorediff.denoiser import ModelOutput
 from scorediff.linear_parts import DataPart, GaussianPart, LinearPart, NoisePart, Preconditioned
 from scorediff.noise import Noise
 from scorediff.problems import Problem
@@ -283,17 +282,16 @@ class _Run(AdaptiveRun):
         """P of every part at the states `x` of some samples, with alpha and sigma there; one evaluation of each."""
         output = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
         weights = self.part.weights(*at)
-        if len(weights) == 1 and isinstance(output, ModelOutput):
+        if len(weights) == 1:
             # a network's output goes in as the state and the output it is made of
             ((on_data, on_noise),) = weights
-            terms = output.terms(on_data[:, 0], on_noise[:, 0])  # type: ignore[arg-type]
+            terms = output.terms(on_data[:, 0], on_noise[:, 0])
             first, second = columns(np.stack([c for c, _ in terms], axis=1)[..., None], x.to(self.wide))
             out = torch.mul(terms[0][1].to(self.wide), first, out=self.past.work.buffer(x.to(self.wide)))
             return [out.addcmul_(terms[1][1].to(self.wide), second)]
-        data, noise = output
         one = np.ones((len(rows), 1))
-        pairs = zip(self._split(data, one), self._split(noise, 0 * one), weights, strict=True)
-        # P = (sigma D - alpha v E) / R_v
+        pairs = zip(self._split(output[0], one), self._split(output[1], 0 * one), weights, strict=True)
+        # P = (sigma D - alpha v E) / R
         return [d * column(on_d, d) + e * column(on_e, e) for d, e, (on_d, on_e) in pairs]
 
 

@@ -44,7 +44,7 @@ class Segments:
         lo, hi = sorted((grid.start, grid.end))
         # a discontinuity within rounding of another, or of an end, is not one
         found, least = np.empty(0), 1e-12 * (hi - lo)
-        for t in sorted(float(t) for t in getattr(denoiser, "breaks", ())):
+        for t in sorted(float(t) for t in denoiser.discontinuities):
             if t - (found[-1] if found.size else lo) > least and hi - t > least:
                 found = np.append(found, t)
         ends = np.unique(np.concatenate([found, grid.times[1:] if stops else grid.times[-1:]]))

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from scorediff._core.states import Workspace, version
-from scorediff.denoiser import ModelOutput
 from scorediff.linear_parts import IsotropicPart, LinearPart
 from scorediff.noise import Noise
 from scorediff.solvers.base import Exact, Solver, Step
@@ -79,7 +78,7 @@ class _Run:
             terms: list[tuple[float, Any]] = []
             if stage.t is not None:
                 output = self._problem.denoiser(stage.t, x)
-                terms = _terms(output, stage.data, stage.noise)
+                terms = output.terms(stage.data, stage.noise)
                 if keeps:
                     history[self._evaluations] = self._remembered(output, stage.remembered)
                 self._evaluations += 1
@@ -92,7 +91,7 @@ class _Run:
         return x
 
     def _remembered(self, output: Any, weights: tuple[float, float]) -> list[tuple[float, Any, int]]:
-        terms = [(c, v) for c, v in _terms(output, *weights) if c]
+        terms = [(c, v) for c, v in output.terms(*weights) if c]
         if self._materialises and len(terms) > 1:
             terms = [(1.0, self._work.combine(*terms))]
         return [(c, v, version(v)) for c, v in terms]
@@ -161,13 +160,6 @@ def exact_on(part: LinearPart, *, noisy: bool) -> frozenset[Exact]:
     if len(variances) > 1 or 0 < variances[0] < float("inf"):
         return frozenset({Exact.OWN_GAUSSIAN} if len(variances) == 1 else ())
     return frozenset({Exact.MEAN} if noisy and variances[0] else {Exact.MEAN, Exact.POINT_MASS})
-
-
-def _terms(output: Any, on_data: float, on_noise: float) -> list[tuple[float, Any]]:
-    # a network's output goes in as the state and the output it is made of, and is never computed on its own
-    if isinstance(output, ModelOutput):
-        return output.terms(on_data, on_noise)
-    return [(on_data, output[0]), (on_noise, output[1])]
 
 
 def _unwritten(value: Any, written: int) -> Any:
