@@ -122,8 +122,8 @@ def _integrated(q, h, places):
 
 
 def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
-    # Adams' predictor with k evaluations and the corrector with the new one and `corrected` others (PEC), in y = x / alpha
-    # against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or the mean in a corrector
+    # Adams' predictor with k evaluations and the corrector with the new one and `corrected` others (PEC), in
+    # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or the mean in a corrector
     t, s, _, clock, y = _edm(problem, x, grid)
     eta2, outputs = problem.eta**2, []
 
@@ -692,8 +692,8 @@ SLIPS = [
          "np.log1p((b.sigma / r) ** 2 * np.expm1(2 * (b.log_snr - a.log_snr)))", "2 * (b.log_snr - a.log_snr)"),
     Slip("the weight of the noise", "DPM-Solver++ 2M, EDM's part", "alpha sqrt(v) / R for alpha v / R in P",
          PRECONDITIONED, "-level.alpha * self.variance / r", "-level.alpha * self.data_std / r"),
-    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "cos(theta)^q for cos(theta)^(q-1)", KERNELS,
-         "np.cos(theta) ** (self.q[:, None] - 1)", "np.cos(theta) ** self.q[:, None]"),
+    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "(q+2)/2 for (q+1)/2 in k", KERNELS,
+         "grown ** (-(q + 1) / 2)", "grown ** (-(q + 2) / 2)"),
     # which noise
     Slip("one noise for all steps", "DDPM", "every step asks for the noise of the first interval", FIRST_ORDER,
          "((a, b),)", "((float(steps.start.log_snr[0]), float(steps.end.log_snr[0])),)"),

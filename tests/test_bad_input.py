@@ -80,7 +80,7 @@ X = torch.zeros(2, 2)
         (lambda: sd.prior(SCHEDULE, (2, 2), t_start=50), ValueError, "t = 50 is outside the domain"),
         (lambda: sd.VPCosine(offset=-1.0), ValueError, "VPCosine.offset=-1.0, t_max=0.9946. cannot be computed"),
         (lambda: sd.VE(sigma_min=0.0), ValueError, "VE.sigma_min=0.0"),
-        (lambda: sd.DPMSolverPP(4), ValueError, "k = 4: DPMSolverPP takes 1 to 3 readings"),
+        (lambda: sd.DPMSolverPP(4), ValueError, "k = 4: DPMSolverPP takes 1 to 3 evaluations"),
         (lambda: registry.from_dict(sd.Solver, {"type": "DPMSolver", "strat": 2}), ValueError, "no field 'strat'; did you mean 'start'"),
         (lambda: registry.from_dict(sd.Solver, {"type": "DMPSolver"}), ValueError, "did you mean 'DPMSolver'"),
     ],

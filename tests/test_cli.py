@@ -73,6 +73,7 @@ def test_sample_writes_the_numbers_that_the_library_makes(here):
         settings = json.loads(str(file["settings"]))
     assert settings["model"] == "digits" and settings["bandwidth"] == 0.3 and settings["seed"] == 7
     made_by = {"type": "DPMSolverPP", "k": 2, "start": {"type": "GradedStart"}, "lower_order_final": False}
+    made_by["part"] = {"type": "DataPart"}
     assert settings["solver"] == made_by and settings["terminal"] == {"type": "HalfStep"}
     assert settings["grid"] == made.settings["grid"]
 

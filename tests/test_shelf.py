@@ -13,7 +13,7 @@ from discovery import OURS, SCHEDULES, TERMINALS, by_day, examples, label, withi
 from engines import stand_ins
 from hypothesis import given
 from hypothesis import strategies as st
-from scorediff.solvers.exponential.forms import phi
+from scorediff.linear_parts import phi
 
 import scorediff as sd
 from scorediff import testing

@@ -169,6 +169,7 @@ def test_settings_echo_everything_as_plain_data():
         "k": 2,
         "start": {"type": "GradedStart"},
         "lower_order_final": False,
+        "part": {"type": "DataPart"},
     }
     assert again["problem"] == {"type": "ReverseSDE", "eta": 1.0}
     assert again["spacing"] == {"type": "Karras", "rho": 7.0} and len(again["grid"]) == 5

@@ -115,13 +115,18 @@ class VarianceKernel(Kernel):
         return self.sine
 
     def h_phi_1(self, h: np.ndarray) -> np.ndarray:
-        # INT k dtau = cos(a)^-q INT_a^b cos(theta)^(q-1) dtheta, tan(b) = e^h tan(a): b may be pi/2
+        endless = np.isinf(h)
+        found = self.integral(np.where(endless, 1.0, h), np.ones_like)
+        return np.where(endless, self._from_pure_noise(), found) if endless.any() else found
+
+    def _from_pure_noise(self) -> np.ndarray:
+        """`INT_0^inf k dtau = cos(a)^-q INT sin(p)^(q-1) dp`, p = pi/2 - theta from 0 to pi/2 - a."""
         x, w = _GAUSS
-        a = np.arctan2(self.sine, self.cosine)
-        b = np.arctan2(self.sine, self.cosine * np.exp(-h))
-        theta = a[:, None] + (b - a)[:, None] * (1 + x) / 2
-        inside = np.cos(theta) ** (self.q[:, None] - 1)
-        return np.asarray(np.sum(inside * w, axis=1) * (b - a) / 2 / self.cosine**self.q)
+        # in p = y^4, where sin(p)^(q-1) dp starts smoothly
+        last = np.arctan2(self.cosine, self.sine) ** (1 / 4)
+        y = last[:, None] * (1 + x) / 2
+        inside = np.sin(y**4) ** (self.q[:, None] - 1) * 4 * y**3
+        return np.asarray(np.sum(inside * w, axis=1) * last / 2 / self.cosine**self.q)
 
     def phi(self, k: int, c: float, h: np.ndarray) -> np.ndarray:
         length = c * h
