@@ -123,7 +123,8 @@ def _integrated(q, h, places):
 
 def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
     # Adams' predictor with k evaluations and the corrector with the new one and `corrected` others (PEC), in
-    # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or the mean in a corrector
+    # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or the mean in a
+    # corrector
     t, s, _, clock, y = _edm(problem, x, grid)
     eta2, outputs = problem.eta**2, []
 

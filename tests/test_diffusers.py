@@ -522,7 +522,7 @@ def test_a_pipeline_without_a_network_and_a_flow_without_a_shift_are_refused(loa
     [
         ("stable_diffusion", (2, 4, 8, 8), {}, ValueError, rf"wants {TEXT}: give cond=\{{'{TEXT}': \(B, \*, 16\)\}}"),
         ("stable_diffusion", (2, 3, 8, 8), {}, ValueError, r"shape \(2, 3, 8, 8\): .* wants \(B, 4, H, W\)"),
-        ("stable_diffusion", (2, 4, 8, 8), {TEXT: (1, 5, 16)}, ValueError, r"\(B, \*, 16\) is wanted, with B = 2"),
+        ("stable_diffusion", (2, 4, 8, 8), {TEXT: (1, 5, 16)}, ValueError, r"\(1, 5, 16\) for 2 samples.*sd\.shared"),
         ("stable_diffusion", (2, 4, 8, 8), {TEXT: (2, 5, 8)}, ValueError, r"shape \(2, 5, 8\)"),
         (
             "stable_diffusion",
@@ -544,7 +544,21 @@ def test_a_state_or_condition_that_a_network_does_not_take_is_refused(loaded, ki
         loaded(kind).denoiser(0.5, noise(*shape), **{key: noise(*sides) for key, sides in cond.items()})
 
 
-def test_a_condition_that_is_no_tensor_and_a_dit_that_is_not_square_are_refused(loaded):
+@pytest.mark.parametrize("solver", ["dpm++2m", "exponential-adams:rtol=0.1"])
+def test_one_text_for_all_is_shared(loaded, solver):
+    pipeline = loaded("stable_diffusion")
+    text = pipeline.conditions("a cat")[TEXT]
+    flow, steps = sd.ProbabilityFlow(pipeline.denoiser), {"steps": 3} if solver == "dpm++2m" else {}
+    one, many = (
+        sd.sample(flow, (3, *pipeline.shape), solver, cond={TEXT: value}, **steps).check().x
+        for value in (sd.shared(text), text.expand(3, -1, -1))
+    )
+    assert torch.equal(one, many)
+    with pytest.raises(ValueError, match=r"\(B, \*, 16\) is wanted, with B = 3"):
+        sd.sample(flow, (3, *pipeline.shape), "ddim", steps=1, cond={TEXT: sd.shared(text.expand(2, -1, -1))})
+
+
+def test_a_condition_that_is_not_a_tensor_and_a_dit_that_is_not_square_are_refused(loaded):
     with pytest.raises(TypeError, match=r"cond\['class_labels'\] must be a tensor, got list"):
         loaded("class_dit").denoiser(0.5, noise(1, 4, 8, 8), class_labels=[1])
     with pytest.raises(ValueError, match="square"):

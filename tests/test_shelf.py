@@ -13,10 +13,10 @@ from discovery import OURS, SCHEDULES, TERMINALS, by_day, examples, label, withi
 from engines import stand_ins
 from hypothesis import given
 from hypothesis import strategies as st
-from scorediff.linear_parts import phi
 
 import scorediff as sd
 from scorediff import testing
+from scorediff.linear_parts import phi
 from scorediff.solvers.exponential.multistep import lagrange_weights
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.solvers.solve import resolve

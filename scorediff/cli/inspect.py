@@ -55,8 +55,8 @@ def inspect(
     if subject.target is not None:
         raise ValueError(f"{model} is a law whose denoiser is exact: give a network, such as digits-unet")
     network = subject.denoiser
-    while network.inner:  # the network, not what guides it
-        network = network.inner[0]
+    while network.made_of:  # the network, not what guides it
+        network = network.made_of[0]
     cond = {key: value for key, value in subject.told(n).items() if not key.startswith("negative_")}
     labels = subject.label("all" if subject.null is None else "none")
     if labels is not None:

@@ -25,8 +25,9 @@ class DenoiserBase(ABC):
     `x` has shape (B, ...), and so have data and noise. A tensor among the conditions has a row for each sample; what is
     the same for all is given as `shared(value)`, or is not a tensor.
 
-    A concrete class sets `schedule` and states `evaluate`; all else has a default. `prediction` is what its output is,
-    where one is meant: the data, unless a network says otherwise.
+    A concrete class sets `schedule` and states `evaluate`; all else has a default, and is overridden by a property or
+    an attribute of the class. `prediction` is what its output is, where one is meant: the data, unless a network says
+    otherwise.
     """
 
     schedule: Schedule
@@ -53,33 +54,33 @@ class DenoiserBase(ABC):
         return Rescheduled(self, schedule)
 
     @property
-    def inner(self) -> tuple["DenoiserBase", ...]:
+    def made_of(self) -> tuple["DenoiserBase", ...]:
         """The denoisers that this one is made of, the one that it stands for first."""
         return ()
 
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype, if there is a network that has one."""
-        return self.inner[0].dtype if self.inner else None
+        return self.made_of[0].dtype if self.made_of else None
 
     @property
     def device(self) -> torch.device | None:
         """The network's device, if there is a network that has one."""
-        return self.inner[0].device if self.inner else None
+        return self.made_of[0].device if self.made_of else None
 
     @property
     def discontinuities(self) -> tuple[float, ...]:
         """Times at which the evaluation jumps: adaptive solvers step to them and never over."""
-        return tuple(t for denoiser in self.inner for t in denoiser.discontinuities)
+        return tuple(t for denoiser in self.made_of for t in denoiser.discontinuities)
 
     @property
     def kinks(self) -> tuple[str, ...]:
         """What in it is not a smooth function of the state, by name: no solver keeps an order above 1 there."""
-        return tuple(name for denoiser in self.inner for name in denoiser.kinks)
+        return tuple(name for denoiser in self.made_of for name in denoiser.kinks)
 
     def check(self, t_start: float, t_end: float) -> None:
         """Raise ValueError where a run between these times leaves what a network was trained on."""
-        for denoiser in self.inner:
+        for denoiser in self.made_of:
             denoiser.check(t_start, t_end)
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class Rescheduled(DenoiserBase):
         return f"Rescheduled({self.denoiser!r}, {self.schedule!r})"
 
     @property
-    def inner(self) -> tuple[DenoiserBase, ...]:
+    def made_of(self) -> tuple[DenoiserBase, ...]:
         return (self.denoiser,)
 
     @property
@@ -143,7 +144,8 @@ class Rescheduled(DenoiserBase):
 class CallableDenoiser(DenoiserBase):
     """A user-defined `function` `(t, x, **cond) -> (data, noise)` on a `schedule`.
 
-    Who has more to say of it, such as its discontinuities, writes a subclass of `DenoiserBase`. Raises ValueError where
+    What is `shared` among the conditions is unwrapped. A denoiser that hands conditions on to another one, or has more
+    to say of itself, such as its discontinuities, is a subclass of `DenoiserBase` instead. Raises ValueError where
     data or noise is not of the shape and dtype of the state.
     """
 

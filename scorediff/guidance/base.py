@@ -59,7 +59,7 @@ class Guidance(DenoiserBase):
         return self.pair(t, x, cond)[0]
 
     @property
-    def inner(self) -> tuple[DenoiserBase, ...]:
+    def made_of(self) -> tuple[DenoiserBase, ...]:
         return (self.denoiser,)
 
     @property

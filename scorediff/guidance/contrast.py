@@ -129,7 +129,7 @@ class Autoguidance(Guidance):
         return guided.with_output(guided.output, rows=weak.rows, vjps=weak.vjps), good
 
     @property
-    def inner(self) -> tuple[DenoiserBase, ...]:
+    def made_of(self) -> tuple[DenoiserBase, ...]:
         return (self.denoiser, self.weak)
 
 

@@ -24,10 +24,10 @@ def from_diffusers(source: Any, scheduler: Any = None, *, shift: float | None = 
     that of a flow, where the configuration leaves it to the size of the image: see `trained_as`.
 
     States are what the network works on, of shape (B, C, H, W): latents, or images of pixels in [-1, 1]; Flux's are not
-    packed. Conditions are tensors of B rows, by the names that the network knows: `encoder_hidden_states`,
-    `pooled_projections`, `text_embeds`, `time_ids`, `class_labels`, `guidance` (a scale that the network is given); a
-    learned variance is dropped. The network is given fractional times, except one whose time embedding is a table
-    (`time_embedding_type` "learned"), which is given the nearest row.
+    packed. Conditions are tensors of B rows, or `shared(row)` of one for all, by the names that the network knows:
+    `encoder_hidden_states`, `pooled_projections`, `text_embeds`, `time_ids`, `class_labels`, `guidance` (a scale that
+    the network is given); a learned variance is dropped. The network is given fractional times, except one whose time
+    embedding is a table (`time_embedding_type` "learned"), which is given the nearest row.
 
     Raises TypeError for a class of model or of source that is not known and where no scheduler is given, ValueError for
     a model in training mode, one that wants what is not supported, or a configuration that lacks something.
@@ -62,7 +62,7 @@ def network_of(source: Any) -> nn.Module:
 
 class Adapter(nn.Module, ABC):
     """A model of diffusers as `(x, t, **cond) -> output`, with `x` and the output of shape (B, C, H, W), `t` of shape
-    (B,) and conditions of B rows. `net` is the model, `config` its configuration.
+    (B,) and conditions of B rows, or of one for all. `net` is the model, `config` its configuration.
 
     Raises ValueError for a model in training mode or one that takes another image beside the state; when called,
     TypeError or ValueError for a state or conditions that it does not take.
@@ -109,6 +109,7 @@ class Adapter(nn.Module, ABC):
 
     def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._check_state(x)
+        cond = {name: _for_all(value, len(x)) for name, value in cond.items()}
         self._check(cond, len(x))
         output = self.call(x, t, cond)
         # the second half is a learned variance
@@ -285,6 +286,12 @@ def _labels(net: Any) -> dict[str, Shape]:
         return {}
     # an embedding by number; other kinds take vectors
     return {"class_labels": () if isinstance(net.class_embedding, nn.Embedding) else None}
+
+
+def _for_all(value: Any, batch: int) -> Any:
+    """One row that is shared, as so many."""
+    one_row = isinstance(value, Tensor) and value.shape[:1] == (1,)
+    return value.expand(batch, *value.shape[1:]) if one_row else value
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

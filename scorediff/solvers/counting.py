@@ -53,7 +53,7 @@ class CountingDenoiser(DenoiserBase):
         return dataclasses.replace(problem, denoiser=cls(problem.denoiser, x, grid, cond or {}))
 
     @property
-    def inner(self) -> tuple[DenoiserBase, ...]:
+    def made_of(self) -> tuple[DenoiserBase, ...]:
         return (self.denoiser,)
 
     @property
