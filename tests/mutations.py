@@ -25,12 +25,14 @@ import torch
 from oracle import one_after_the_other
 
 import scorediff as sd
+from scorediff.solvers.exponential.tableau import ExponentialTableau
 from scorediff.verify import (
     GAUSSIAN,
     LINE,
     MIXTURE,
     coefficients,
     exactness,
+    exponential_order,
     moments,
     order,
     step_order,
@@ -880,10 +882,7 @@ class Proof:
 
 PROOFS: dict[str, Proof] = {}
 SHAPE, BIRTH = "shape", "birth"  # no proof, and one that comes before all others
-BIRTH_SAYS = (
-    "The weights of a tableau sum to what they must, and an exponential one fulfils every order condition: else the "
-    "class is refused when it is made."
-)
+BIRTH_SAYS = "The weights of a tableau sum to what they must: else the class is refused when it is made."
 
 
 def proves(name: str, applies: Callable[[Sampler], bool] = lambda sampler: True) -> Callable[..., Any]:
@@ -922,6 +921,12 @@ def _uneven(schedule, steps=_STEPS):
 def _sample(solver, sampler, target, schedule, x):
     steps = {} if solver.adaptive else {"steps": 9}
     return sd.sample(sampler.problem(target, schedule), solver=solver, x=x, **steps)
+
+
+@proves("trees", lambda sampler: isinstance(getattr(sampler.solver, "tableau", None), ExponentialTableau))
+def _trees(solver, sampler):
+    """The conditions of all rooted trees in L and N up to the declared order hold for an exponential tableau."""
+    return exponential_order(solver.tableau) == solver.tableau.order
 
 
 @proves(SHAPE)

@@ -90,8 +90,15 @@ def test_the_face_is_complete_and_literal():
         assert getattr(sd, name) is not None
 
 
-def test_importing_the_library_loads_torch_and_numpy_alone(fresh):
-    code = "import sys, torch; before = set(sys.modules); import scorediff; print(*sorted(set(sys.modules) - before))"
+def test_importing_the_library_imports_none_of_it_until_a_name_is_asked_for(fresh):
+    code = "import sys, scorediff; print(*(n for n in sys.modules if n.startswith('scorediff.')))"
+    assert fresh(code).stdout.split() == []
+
+
+def test_a_sampling_run_loads_torch_and_numpy_alone(fresh):
+    code = """import sys, torch; before = set(sys.modules)
+from scorediff import ClassifierFree, Denoiser, sample, solvers
+print(*sorted(set(sys.modules) - before))"""
     done = fresh(code)
     assert done.returncode == 0, done.stderr
     roots = {name.split(".")[0] for name in done.stdout.split()}

@@ -18,7 +18,6 @@ import scorediff as sd
 from scorediff import testing
 from scorediff.solvers.exponential.forms import phi
 from scorediff.solvers.exponential.multistep import lagrange_weights
-from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.solvers.solve import resolve
 
 RAMP, RK = sd.solvers.LowerOrderStart(), sd.solvers.RungeKuttaStart()
@@ -146,38 +145,6 @@ def test_adams_weights_integrate_every_polynomial_of_their_degree(kappa, h, gaps
         exact = h * math.factorial(degree) * phi(degree + 1, kappa * h)
         size = np.abs(weights * (nodes / h) ** degree).sum() + abs(exact)
         assert abs(weights @ (nodes / h) ** degree - exact) < 1e-13 * size
-
-
-STIFF = {
-    "dpm++2s": 2, "dpm++3s": 3, "etd3rk": 2, "etd4rk": 2, "krogstad": 3, "strehmel-weiner": 3,
-    "hochbruck-ostermann": 4, "exprk5s8": 5,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "order"), STIFF.items())
-def test_the_stiff_order_of_a_tableau_is_the_one_in_its_paper(name, order):
-    assert sd.Solver.from_dict(registered(name).to_dict()).tableau.stiff_order == order
-
-
-def registered(name):
-    return next(s for s in OURS if s.name == name)
-
-
-def test_a_tableau_with_a_slip_is_refused_at_birth():
-    half = (0.0, 0.5, 0.5, 1.0)
-    b = {
-        1: 2 * Phi.of(2) - 4 * Phi.of(3),
-        2: 2 * Phi.of(2) - 4 * Phi.of(3),
-        3: -Phi.of(2) + 4 * Phi.of(3),
-    }
-    ExponentialTableau(4, half, ({}, {1: Phi.of(2, 0.5)}, {2: 2 * Phi.of(2)}), b)
-    for a, wrong in (
-        (({}, {1: Phi.of(2)}, {2: 2 * Phi.of(2)}), b),
-        (({}, {1: Phi.of(2, 0.5)}, {2: Phi.of(2)}), b),
-        (({}, {1: Phi.of(2, 0.5)}, {2: 2 * Phi.of(2)}), {**b, 3: -Phi.of(2) + 2 * Phi.of(3)}),
-    ):
-        with pytest.raises(ValueError, match="not of order 4"):
-            ExponentialTableau(4, half, a, wrong)
 
 
 # --- starts and ends ---

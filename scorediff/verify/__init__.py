@@ -7,6 +7,7 @@ from scorediff.verify.marginals import Marginals, Refinement, Sampler, marginals
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.order import order
+from scorediff.verify.rooted_trees import classical_order, exponential_order, stiff_order
 from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE, uneven
 from scorediff.verify.slope import Point, Slope, Use
 from scorediff.verify.step import StepOrder, step_order
@@ -33,14 +34,17 @@ __all__ = [
     "TwoSample",
     "Use",
     "audit",
+    "classical_order",
     "coefficients",
     "exactness",
+    "exponential_order",
     "marginals",
     "moments",
     "order",
     "scaled",
     "shifted",
     "step_order",
+    "stiff_order",
     "strong_order",
     "two_sample",
     "uneven",
