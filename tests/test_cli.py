@@ -199,7 +199,7 @@ def test_compare_prints_a_table_and_writes_csv_and_plot(here):
 
 def test_compare_runs_every_solver_that_can_on_the_sde_it_is_given(here):
     result = scorediff("compare --model gaussian --solvers ddim --eta 0.5 --nfe 4 --n 20 --out a.svg")
-    assert result.exit_code == 0 and "distance in law" in result.stdout
+    assert result.exit_code == 0 and "distance in distribution" in result.stdout
 
 
 def test_solvers_lists_every_name_that_the_registry_knows(here):
