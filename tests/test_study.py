@@ -12,7 +12,7 @@ from matplotlib.image import imread
 import scorediff as sd
 from scorediff._core.files import check_writable, write_whole
 from scorediff.lab.data import digits
-from scorediff.lab.pictures import contact_sheet, scatter, tiled
+from scorediff.lab.pictures import contact_sheet, save, scatter, tiled
 from scorediff.study import Reference, TrajectoryRow, WorkPrecision, reference, sliced_wasserstein, work_precision
 from scorediff.study.drawing import _separated
 
@@ -321,6 +321,39 @@ def test_points_are_scattered_in_two_dimensions_only(tmp_path):
     assert imread(tmp_path / "a.png").size
     with pytest.raises(ValueError, match="wants \\(N, 2\\)"):
         scatter(tmp_path / "b.png", torch.zeros(4, 3))
+
+
+def solution_of(x):
+    return dataclasses.replace(sd.sample(FLOW, (1, 2), "ddim", steps=1), x=x)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 8), (6, 1, 8, 8), (6, 3, 8, 8)])
+def test_a_solution_of_images_is_saved_as_their_contact_sheet(tmp_path, shape):
+    images = torch.rand(shape) * 2 - 1
+    assert save(solution_of(images), tmp_path / "a.png") == tmp_path / "a.png"
+    contact_sheet(tmp_path / "b.png", images, scale=20)
+    assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
+
+
+def test_a_solution_of_points_in_the_plane_is_saved_as_their_scatter_plot(tmp_path):
+    points = GAUSSIAN.sample(20)
+    save(solution_of(points), tmp_path / "a.png")
+    scatter(tmp_path / "b.png", points)
+    assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 2, 2), (4, 4, 8, 8), (2, 1, 3, 8, 8)])
+def test_samples_that_have_no_picture_are_refused_with_the_way_out_and_leave_no_file(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"have no picture: decode latents to images .* or choose two entries"):
+        save(solution_of(torch.zeros(shape)), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 8, 8)])
+def test_a_picture_in_a_format_that_there_is_not_leaves_no_file(tmp_path, shape):
+    with pytest.raises(ValueError, match="abc"):
+        save(solution_of(torch.zeros(shape)), tmp_path / "a.abc")
+    assert not list(tmp_path.iterdir())
 
 
 def test_importing_the_package_or_a_study_loads_no_picture_and_no_command_line(fresh):

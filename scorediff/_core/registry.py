@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["concrete", "from_dict", "kebab", "names", "nearest", "parse", "to_dict"]
+__all__ = ["concrete", "from_dict", "kebab", "name_of", "names", "nearest", "parse", "short_name_of", "to_dict"]
 
 T = TypeVar("T")
 
@@ -58,11 +58,31 @@ def names(base: type[T]) -> dict[str, T]:
     return {name: cls(**options) for name, cls, options in _declared(base) if _takes(cls, options)}
 
 
+def name_of(made: Any) -> str:
+    """The name that stands for an object: that of the variant it is, whatever its other options; else its class's."""
+    for name, options in sorted(_variants(type(made)).items(), key=lambda item: -len(item[1])):
+        if all(getattr(made, key) == value for key, value in options.items()):
+            return name
+    return kebab(type(made).__name__)
+
+
+def short_name_of(base: type, made: Any) -> str:
+    """The name that stands for an object under `base`, without the family's word."""
+    return name_of(made).removesuffix(f"-{_family(base)}")
+
+
+def _family(base: type) -> str:
+    return kebab(base.__name__).rpartition("-")[2]
+
+
+def _variants(cls: type) -> Mapping[str, Mapping[str, Any]]:
+    return getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
+
+
 def _declared(base: type[T]) -> Iterator[tuple[str, type[T], Mapping[str, Any]]]:
     """Every name that a class declares, with the class and the options it stands for; of one name, the last holds."""
     for cls in concrete(base):
-        variants: Mapping[str, Mapping[str, Any]] = getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
-        for name, options in variants.items():
+        for name, options in _variants(cls).items():
             yield name, cls, options
 
 
@@ -83,6 +103,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def parse(base: type[T], text: str) -> T:
     """The object that `name` or `name:option=value,option=value` stands for; no other is made.
 
+    Case does not matter, and the family's word may be left out: `noise` is `noise-prediction` among predictions.
     Raises ValueError for an unknown name or option, naming the nearest known one.
     """
     name, _, options = text.partition(":")
@@ -104,14 +125,15 @@ def parse(base: type[T], text: str) -> T:
 
 
 def _lookup(base: type[T], name: str) -> tuple[Any, Mapping[str, Any]]:
-    """The class and the options that a name stands for, in any case of its letters."""
+    """The class and the options that a name stands for."""
     declared = list(_declared(base))
-    for wanted in (name, name.lower()):
+    for wanted in (name, name.lower(), f"{name.lower()}-{_family(base)}"):
         for known, cls, options in reversed(declared):
             if known == wanted and _takes(cls, options):
                 return cls, options
-    known_names = {known for known, cls, options in declared if _takes(cls, options)}
-    hint = nearest(name.lower(), known_names) or f"; known: {', '.join(sorted(known_names))}"
+    takers = list(dict.fromkeys(known for known, cls, options in declared if _takes(cls, options)))
+    short = [known.removesuffix(f"-{_family(base)}") for known in takers]
+    hint = nearest(name.lower(), [*short, *takers]) or f"; known: {', '.join(sorted(takers))}"
     raise ValueError(f"unknown {kebab(base.__name__)} {name.lower()!r}{hint}")
 
 

@@ -287,7 +287,7 @@ class _Training:
         self.run.log(step=self.step, loss=loss, grad_norm=norm, lr=lr, seconds=self.seconds, **more)
 
     def _picture(self) -> None:
-        from scorediff.lab.pictures import contact_sheet
+        from scorediff.lab import pictures
         from scorediff.problems import ProbabilityFlow
         from scorediff.sampling import sample
         from scorediff.solvers import DPMSolverPP
@@ -296,7 +296,7 @@ class _Training:
         cond = {"label": torch.arange(n, device=self.accelerator.device) % self.classes} if self.classes else {}
         flow = ProbabilityFlow(self._checkpoint().denoiser)
         found = sample(flow, (n, *self.data.shape), DPMSolverPP(2), steps=20, cond=cond, progress=False)
-        contact_sheet(self.folder / f"samples-{self.step:08d}.png", found.x, scale=max(160 // self.data.shape[-1], 1))
+        pictures.save(found, self.folder / f"samples-{self.step:08d}.png")
 
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
