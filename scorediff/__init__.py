@@ -13,38 +13,52 @@ Solution by unipc-3: 4 samples of shape (1, 8, 8), torch.float32, all arrived
 """
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from scorediff import coordinates, guidance, linear_parts, noise, predictions, schedules, solvers, spacings, targets
-from scorediff._core.conditions import shared
-from scorediff.denoiser import Denoiser, DenoiserBase
-from scorediff.guidance import ClassifierFree
-from scorediff.predictions import DataPrediction, EDMPrediction, FlowPrediction, NoisePrediction, VPrediction
-from scorediff.problems import ProbabilityFlow, ReverseSDE
-from scorediff.sampling import add_noise, encode, prior, sample
-from scorediff.schedules import EDM, VE, RectifiedFlow, VPCosine, VPDiscrete, VPLinear
-from scorediff.solvers import (
-    DDIM,
-    DDPM,
-    RK45,
-    AdaptiveSolver,
-    DPMSolverPP,
-    ExponentialAdams,
-    Heun,
-    SDEDPMSolverPP,
-    Solution,
-    Solver,
-    SolverError,
-    Status,
-    Step,
-    UniPC,
-    solve,
-)
-from scorediff.spacings import Grid
-
 if TYPE_CHECKING:
-    from scorediff import backends, interop, lab, study, verify
+    from scorediff import (
+        backends,
+        coordinates,
+        guidance,
+        interop,
+        lab,
+        linear_parts,
+        noise,
+        predictions,
+        schedules,
+        solvers,
+        spacings,
+        study,
+        targets,
+        verify,
+    )
+    from scorediff._core.conditions import shared
+    from scorediff.denoiser import Denoiser, DenoiserBase
+    from scorediff.guidance import ClassifierFree
     from scorediff.lab.checkpoints import load
+    from scorediff.predictions import DataPrediction, EDMPrediction, FlowPrediction, NoisePrediction, VPrediction
+    from scorediff.problems import ProbabilityFlow, ReverseSDE
+    from scorediff.sampling import add_noise, encode, prior, sample
+    from scorediff.schedules import EDM, VE, RectifiedFlow, VPCosine, VPDiscrete, VPLinear
+    from scorediff.solvers import (
+        DDIM,
+        DDPM,
+        RK45,
+        AdaptiveSolver,
+        DPMSolverPP,
+        ExponentialAdams,
+        Heun,
+        SDEDPMSolverPP,
+        Solution,
+        Solver,
+        SolverError,
+        Status,
+        Step,
+        UniPC,
+    )
+    from scorediff.solvers.solve import solve
+    from scorediff.spacings import Grid
 
 __version__ = "0.1.0"
 
@@ -103,16 +117,30 @@ __all__ = [
     "verify",
 ]
 
-#: What a sampling run can do without is imported when it is asked for.
-_LATER = {name: f"scorediff.{name}" for name in ("backends", "interop", "lab", "study", "verify")}
+# Every name is imported when it is first asked for. Where the names are that are not modules themselves, those first
+# that import least:
+_HOMES = (
+    "schedules",
+    "predictions",
+    "denoiser",
+    "problems",
+    "spacings",
+    "guidance",
+    "solvers",
+    "sampling",
+    "lab.checkpoints",
+    "_core.conditions",
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        return importlib.import_module("scorediff.lab.checkpoints").load
-    if name in _LATER:
-        return importlib.import_module(_LATER[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if find_spec(f"scorediff.{name}") is not None:
+        return importlib.import_module(f"scorediff.{name}")
+    homes = (importlib.import_module(f"scorediff.{home}") for home in _HOMES)
+    found = globals()[name] = getattr(next(home for home in homes if name in home.__all__), name)
+    return found
 
 
 def __dir__() -> list[str]:

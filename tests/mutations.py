@@ -25,12 +25,14 @@ import torch
 from oracle import one_after_the_other
 
 import scorediff as sd
+from scorediff.solvers.exponential.tableau import ExponentialTableau
 from scorediff.verify import (
     GAUSSIAN,
     LINE,
     MIXTURE,
     coefficients,
     exactness,
+    exponential_order,
     moments,
     order,
     step_order,
@@ -123,8 +125,8 @@ def _integrated(q, h, places):
 
 def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
     # Adams' predictor with k evaluations and the corrector with the new one and `corrected` others (PEC), in
-    # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or the mean in a
-    # corrector
+    # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or in a
+    # corrector the mean
     t, s, _, clock, y = _edm(problem, x, grid)
     eta2, outputs = problem.eta**2, []
 
@@ -901,10 +903,7 @@ class Proof:
 
 PROOFS: dict[str, Proof] = {}
 SHAPE, BIRTH = "shape", "birth"  # no proof, and one that comes before all others
-BIRTH_SAYS = (
-    "The weights of a tableau sum to what they must, and an exponential one fulfils every order condition: else the "
-    "class is refused when it is made."
-)
+BIRTH_SAYS = "The weights of a tableau sum to what they must: else the class is refused when it is made."
 
 
 def proves(name: str, applies: Callable[[Sampler], bool] = lambda sampler: True) -> Callable[..., Any]:
@@ -943,6 +942,12 @@ def _uneven(schedule, steps=_STEPS):
 def _sample(solver, sampler, target, schedule, x):
     steps = {} if solver.adaptive else {"steps": 9}
     return sd.sample(sampler.problem(target, schedule), solver=solver, x=x, **steps)
+
+
+@proves("trees", lambda sampler: isinstance(getattr(sampler.solver, "tableau", None), ExponentialTableau))
+def _trees(solver, sampler):
+    """The conditions of all rooted trees in L and N up to the declared order hold for an exponential tableau."""
+    return exponential_order(solver.tableau) == solver.tableau.order
 
 
 @proves(SHAPE)

@@ -73,7 +73,7 @@ X = torch.zeros(2, 2)
         (lambda: sd.sample(FLOW, (2, 2), "restart", evaluations=30), TypeError, "does not declare how many evaluations.*steps= or grid="),
         (lambda: sd.sample(FLOW, (2, 2), "rk45", evaluations=30), TypeError, "chooses its own steps.*max_evaluations="),
         (lambda: sd.ProbabilityFlow(torch.nn.Linear(2, 2)), TypeError, "wrap a network in Denoiser"),
-        (lambda: sd.sample(FLOW, (2, 2), "rk45:rtol=abc"), ValueError, "'abc' is no number"),
+        (lambda: sd.sample(FLOW, (2, 2), "rk45:rtol=abc"), ValueError, "'abc' is not a number"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, seed=0.5), TypeError, "integer"),
         (lambda: sd.add_noise(SCHEDULE, X, 1.5), ValueError, "t = 1.5 is outside the domain"),
         (lambda: sd.add_noise(SCHEDULE, X.to(torch.uint8), 0.5), TypeError, "scale them to"),

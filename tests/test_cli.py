@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from typer.testing import CliRunner
 import scorediff as sd
 from scorediff._core import registry
 from scorediff.cli import app, options
+from scorediff.cli.fields import with_options_of
 from scorediff.lab.data import digits
+from scorediff.lab.training import Recipe
 from scorediff.targets import Target
 
 
@@ -200,7 +203,7 @@ def test_compare_prints_a_table_and_writes_csv_and_plot(here):
 
 def test_compare_runs_every_solver_that_can_on_the_sde_it_is_given(here):
     result = scorediff("compare --model gaussian --solvers ddim --eta 0.5 --nfe 4 --n 20 --out a.svg")
-    assert result.exit_code == 0 and "distance in law" in result.stdout
+    assert result.exit_code == 0 and "distance in distribution" in result.stdout
 
 
 def test_solvers_lists_every_name_that_the_registry_knows(here):
@@ -358,12 +361,28 @@ def test_a_network_is_trained_averaged_and_sampled_by_commands(here):
     fails(f"{TRAIN} --data digits --out run --lr 0.5", 2, "recipe.lr was 0.001, now 0.5")
 
 
+def test_every_field_of_a_recipe_is_an_option_of_train_with_its_help_and_its_default():
+    result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"})
+    shown = " ".join(result.stdout.replace("│", " ").split())
+    for field in dataclasses.fields(Recipe):
+        assert f"--{field.name.replace('_', '-')} " in shown and field.metadata["help"] in shown
+    for default in ("vp-linear", "noise", "unet", "continuous", "simple", 10_000, 64, 0.001, 200, 0.3, 1.0, 0.1, "no"):
+        assert f"[default: {default}]" in shown
+
+
+def test_options_left_out_make_the_default_recipe():
+    made = []
+    command = with_options_of(Recipe, "recipe")(lambda recipe: made.append(recipe))
+    command(**{name: option.default for name, option in inspect.signature(command).parameters.items()})
+    assert made == [Recipe()]
+
+
 @pytest.mark.parametrize(
     "line, words",
     [
         (f"{TRAIN} --data nothing --out run", "known: digits, fashion-mnist"),
         (f"{TRAIN} --data digits --size 4 --out run", "for folders of images"),
-        (f"{TRAIN} --data digits --prediction nose --out run", "did you mean 'noise-prediction'"),
+        (f"{TRAIN} --data digits --prediction nose --out run", "did you mean 'noise'"),
         (f"{TRAIN} --data digits --weighting min-snr:gamma=-1 --out run", "gamma = -1"),
         (f"{TRAIN} --data digits --precision fp8 --out run", "'no', 'bf16' or 'fp16'"),
         ("sample --label 3 --n 2", "knows no classes"),

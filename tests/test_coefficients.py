@@ -58,7 +58,7 @@ def test_every_entry_has_the_same_coefficients_so_that_turned_data_are_turned_sa
         eta_of(solver),
         lambda weights, rows: Outputs(schedule, sd.DataPrediction(), weights, rows),
         entries=3,
-        with_readings=True,
+        with_outputs=True,
     )
     for state in [*seen.denoiser.states, seen.output]:
         # the last row is the combination, which differs from entry to entry

@@ -118,8 +118,15 @@ def test_a_namespace_is_there_without_an_import_of_its_own(name, fresh):
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_library_loads_torch_and_numpy_alone(fresh):
-    code = "import sys, torch; before = set(sys.modules); import scorediff; print(*sorted(set(sys.modules) - before))"
+def test_importing_the_library_imports_none_of_it_until_a_name_is_asked_for(fresh):
+    code = "import sys, scorediff; print(*(n for n in sys.modules if n.startswith('scorediff.')))"
+    assert fresh(code).stdout.split() == []
+
+
+def test_a_sampling_run_loads_torch_and_numpy_alone(fresh):
+    code = """import sys, torch; before = set(sys.modules)
+from scorediff import ClassifierFree, Denoiser, sample, solvers
+print(*sorted(set(sys.modules) - before))"""
     done = fresh(code)
     assert done.returncode == 0, done.stderr
     roots = {name.split(".")[0] for name in done.stdout.split()}

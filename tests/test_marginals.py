@@ -1,4 +1,4 @@
-"""Two samplers make one law, or they do not: exactly on Gaussians, at a stated false-alarm rate and power elsewhere."""
+"""Two samplers make one distribution, or not: exact on Gaussians, at a stated false-alarm rate and power elsewhere."""
 
 import math
 import re
@@ -54,8 +54,8 @@ def normals(*shape, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
-def pairs(law, n, count):
-    return [(law.sample(n, 2 * k + 10**6), law.sample(n, 2 * k + 1 + 10**6)) for k in range(count)]
+def pairs(target, n, count):
+    return [(target.sample(n, 2 * k + 10**6), target.sample(n, 2 * k + 1 + 10**6)) for k in range(count)]
 
 
 def p_of(found, name):
@@ -67,16 +67,16 @@ def p_of(found, name):
     [*combinations([Sampler("ddim", 0.3, 20), Sampler("ddim", 1.0, 20), Sampler("dpm++2m", steps=20)], 2)],
     ids=str,
 )
-def test_ddim_with_any_noise_and_dpm_solver_make_one_law_on_a_gaussian(a, b):
+def test_ddim_with_any_noise_and_dpm_solver_make_one_distribution_on_a_gaussian(a, b):
     found = marginals(a, b)
     assert found.same
     assert found.found.expected == 1
     assert found.found.slope.order == pytest.approx(1, abs=0.1)
-    assert found.verdict.startswith("one law: W2 falls at order")
+    assert found.verdict.startswith("one distribution: W2 falls at order")
 
 
 @pytest.mark.parametrize(("solver", "eta", "order"), [("rk4", 0, 4), ("dpm++2m", 0, 2), ("sde-dpm++2m", 0.5, 2)])
-def test_a_sampler_falls_to_the_exact_law_at_its_own_order(solver, eta, order):
+def test_a_sampler_falls_to_the_exact_marginal_at_the_order_it_declares(solver, eta, order):
     found = marginals(Sampler(solver, eta, 10), None).found
     assert found.same
     assert found.expected == order
@@ -90,8 +90,8 @@ def test_the_distance_is_that_of_the_two_outputs_by_the_formula_for_any_covarian
     target = sd.targets.Gaussian((1.0, 0.0, -2.0), root @ root.T + 0.1 * np.eye(3))
     rule = {"t_start": 0.9, "t_end": 0.1}
     found = marginals(Sampler("ddim", 1.0, 10), Sampler("heun", steps=5), target, tolerance=0.1, **rule)
-    one = moments("ddim", target, eta=1.0, steps=10, **rule).law
-    two = moments("heun", target, steps=5, **rule).law
+    one = moments("ddim", target, eta=1.0, steps=10, **rule).output
+    two = moments("heun", target, steps=5, **rule).output
     # W2^2 = |m - m'|^2 + tr(C + C' - 2 (C^1/2 C' C^1/2)^1/2)
     c, d = one.covariance.numpy(), two.covariance.numpy()
     half = linalg.sqrtm(c)
@@ -108,11 +108,11 @@ def test_two_names_of_one_method_differ_by_rounding_alone():
 
 
 @pytest.mark.parametrize(("factor", "eta"), by_day([(0.9, 0.3), (0.99, 1.0)], [(0.9, 0.3)]))
-def test_a_wrong_noise_factor_is_another_law_on_a_gaussian(factor, eta):
+def test_a_wrong_noise_factor_is_another_distribution_on_a_gaussian(factor, eta):
     wrong = Sampler(_Miscounted(factor), eta, 20)
     against = [marginals(wrong, other) for other in (Sampler("ddim", eta, 20), Sampler("dpm++2m", steps=20), None)]
     assert not any(found.same for found in against)
-    assert "different laws: W2 stays at" in against[0].verdict
+    assert "different distributions: W2 stays at" in against[0].verdict
     # the flow has no noise to count
     assert marginals(Sampler(_Miscounted(factor), 0, 20), Sampler("ddim", 0, 20)).same
 
@@ -132,10 +132,10 @@ def test_a_slip_in_the_eighth_digit_is_seen_against_the_method_itself():
 
 def test_an_order_that_is_claimed_but_not_had_is_seen():
     flow, sde = (marginals(Sampler(_Boastful(), eta, 20), None) for eta in (0, 0.5))
-    # on the flow its order counts, on the SDE its weak order
+    # on the flow its order is asked for, on the SDE its weak order
     assert (flow.found.expected, sde.found.expected) == (1, 2)
     assert (flow.same, sde.same) == (True, False)
-    assert re.match(r"not shown to be one law: W2 falls at order (0.9|1.0)\d, not 2, ", sde.verdict)
+    assert re.match(r"not shown to be one distribution: W2 falls at order (0.9|1.0)\d, not 2, ", sde.verdict)
     # of two orders the lower one
     assert marginals(Sampler(_Boastful(), 0.5, 20), Sampler("ddim", steps=20)).same
 
@@ -150,7 +150,7 @@ def test_a_function_that_declares_nothing_is_held_to_order_one():
 
     found = marginals(Sampler(euler, steps=20), Sampler(sd.solvers.Euler(), steps=40, grid="time"))
     assert found.same
-    assert str(found).startswith("euler (20 steps) and euler (40 steps): one law: W2 falls at order 1.0")
+    assert str(found).startswith("euler (20 steps) and euler (40 steps): one distribution: W2 falls at order 1.0")
     assert "at 320 and 640 steps" in str(found)
 
 
@@ -164,11 +164,11 @@ def test_with_a_tolerance_only_the_given_steps_count():
     assert marginals(Sampler(_Miscounted(), 0.3, 20), None, tolerance=1.0).same
 
 
-def test_a_wrong_noise_factor_is_another_law_on_a_mixture():
+def test_a_wrong_noise_factor_is_another_distribution_on_a_mixture():
     found = marginals(Sampler(_Miscounted(0.8), 1.0, 40), Sampler("ddim", 1.0, 40), MIXTURE, n=1000)
     assert not found.same
     assert found.found.smallest.name.startswith("variance")
-    assert found.verdict.startswith("different laws: corrected p")
+    assert found.verdict.startswith("different distributions: corrected p")
 
 
 def test_right_samplers_show_no_difference_on_a_mixture_and_the_power_is_stated():
@@ -181,7 +181,7 @@ def test_right_samplers_show_no_difference_on_a_mixture_and_the_power_is_stated(
     assert found.found.sizes == (1000, 1000)
 
 
-def test_the_two_samplers_are_given_starts_and_noises_of_their_own():
+def test_the_two_samplers_are_given_different_starts_and_noises():
     # where the output is nearly all noise of the sampler, and where it is none
     for eta in (1.0, 0.0):
         solver = Sampler("sde-dpm++2m" if eta else "dpm++2m", eta, 30)
@@ -194,11 +194,11 @@ def test_the_two_samplers_are_given_starts_and_noises_of_their_own():
         assert 0.25 < np.mean(energies) / expected < 3
 
 
-def test_a_data_set_and_the_exact_law_are_tested_too_and_an_alternative_may_be_named():
+def test_a_data_set_and_the_exact_marginal_are_tested_too_and_an_alternative_may_be_named():
     options = {"n": 300, "alpha": 0.01, "alternative": shifted(0.5)}
     found = marginals("dpm++2m", None, sd.targets.Empirical(), **options)
     assert found.same
-    assert str(found).startswith("dpm++2m (50 steps) and the exact law: no difference found")
+    assert str(found).startswith("dpm++2m (50 steps) and the exact marginal: no difference found")
     assert found.found.power > 0.9
     assert found.found.alternative == "a mean shifted by 0.5 standard deviations"
     assert marginals("dpm++2m", None, sd.targets.Empirical(), **options) == found
@@ -218,19 +218,19 @@ def test_no_difference_is_found_where_there_is_none_but_at_the_false_alarm_rate(
 
 
 @pytest.mark.parametrize(
-    ("law", "n", "change"),
+    ("target", "n", "change"),
     [
         pytest.param(MIXTURE, 150, scaled(1.25), marks=pytest.mark.nightly),
         pytest.param(LINE, 80, shifted(-0.5), marks=pytest.mark.nightly),
-        # mean and variance are those of the law: the energy distance alone finds it
+        # mean and variance are those of the target: the energy distance alone finds it
         (NORMAL, 26, Alternative("two points", torch.sign)),
     ],
     ids=["scaled", "shifted", "two points"],
 )
-def test_the_stated_power_is_the_rate_at_which_the_alternative_is_found(law, n, change):
+def test_the_stated_power_is_the_rate_at_which_the_alternative_is_found(target, n, change):
     count, alpha = 150, 0.05
-    stated = power(law.sample, change, n, alpha=alpha, replicates=count)
-    rate = np.mean([not two_sample(x, change(y), alpha=alpha).same for x, y in pairs(law, n, count)])
+    stated = power(target.sample, change, n, alpha=alpha, replicates=count)
+    rate = np.mean([not two_sample(x, change(y), alpha=alpha).same for x, y in pairs(target, n, count)])
     assert 0.2 < stated < 0.95
     assert abs(stated - rate) < 3 * math.sqrt(2 * rate * (1 - rate) / count)
 
@@ -331,12 +331,16 @@ X = normals(30, 2)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: marginals(None, "ddim"), TypeError, "None is no solver"),
+        (lambda: marginals(None, "ddim"), TypeError, "None is not a solver"),
         (lambda: marginals("ddim", sd.DDIM), TypeError, r"write DDIM\(\)"),
         (lambda: marginals("dimm", None), ValueError, "did you mean 'ddim'"),
         (lambda: marginals("ddim", None, "normal"), TypeError, "target = 'normal': give a Gaussian"),
         (lambda: marginals("rk45", None), ValueError, "chooses its steps from values.*GaussianMixture"),
-        (lambda: marginals("ddim", None, n=100), TypeError, "n = 100: a Gaussian's laws are known without samples"),
+        (
+            lambda: marginals("ddim", None, n=100),
+            TypeError,
+            "n = 100: distributions on a Gaussian are known without samples",
+        ),
         (lambda: marginals("ddim", None, alpha=0.1), TypeError, "alpha = 0.1.*drop alpha="),
         (lambda: marginals("ddim", None, tolerance=-1.0), ValueError, "tolerance = -1.0"),
         (lambda: marginals("ddim", None, MIXTURE, tolerance=0.1), TypeError, "tolerance = 0.1: only on a Gaussian"),
@@ -349,7 +353,7 @@ X = normals(30, 2)
         (lambda: marginals(Sampler("ddpm", 0.5), None), ValueError, "eta = 0.5: use DDIM"),
         (lambda: marginals(Sampler("heun", 0.5), None), TypeError, "solves ProbabilityFlow, not ReverseSDE"),
         (lambda: marginals(Sampler("rk45", grid="karras"), None, MIXTURE), TypeError, "drop steps= and spacing="),
-        (lambda: Sampler(3), TypeError, "3 is no solver"),
+        (lambda: Sampler(3), TypeError, "3 is not a solver"),
         (lambda: Sampler("ddim", -0.5), ValueError, "eta = -0.5"),
         (lambda: Sampler("ddim", float("nan")), ValueError, "eta = nan"),
         (lambda: Sampler("ddim", steps=0), ValueError, "steps = 0: give 1 or more"),

@@ -117,16 +117,9 @@ def test_a_slip_reaches_all_that_is_made_of_its_module():
         assert parents["Solver"] == "scorediff.solvers.base"
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("a weight forgotten", "row 4 of the tableau sums to"),
-        ("phi_2(z) for phi_2(z/2)", "the tableau is not of order 4"),
-    ],
-)
-def test_a_mutant_that_is_refused_at_birth_goes_as_well(name, says):
-    with pytest.raises(ValueError, match=says):
-        with planted(next(slip for slip in SLIPS if slip.name == name)):
+def test_a_mutant_that_is_refused_at_birth_goes_as_well():
+    with pytest.raises(ValueError, match="row 4 of the tableau sums to"):
+        with planted(next(slip for slip in SLIPS if slip.name == "a weight forgotten")):
             pass
     gc.collect()
     assert not [cls for cls in registry.concrete(sd.Solver) if cls.__module__.startswith("mutant.")]

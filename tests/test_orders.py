@@ -39,7 +39,7 @@ def test_an_adaptive_solver_has_the_order_it_declares_in_the_mean_number_of_its_
 @pytest.mark.recorded
 @pytest.mark.parametrize("solver", stand_ins([s for s in SDE if s not in ANY_ETA]), ids=label)
 def test_a_solver_of_the_sde_has_the_weak_order_it_declares(solver):
-    # on a Gaussian, where the law is soon computed; that on a mixture is in the table
+    # on a Gaussian, where the distribution is soon computed; that on a mixture is in the table
     testing.assert_order(solver, eta=1.0, target=verify.GAUSSIAN)
 
 
@@ -72,14 +72,14 @@ def test_a_step_that_remembers_nothing_has_the_order_of_the_run(solver):
 def test_it_has_that_order_on_other_schedules_too(solver, schedule):
     # of what is invariant the coefficients are the same on every schedule: test_coefficients.py
     report = verify.order(solver, target=verify.GAUSSIAN, schedule=schedule)
-    # on one problem alone a method may have more than its own
+    # on one problem alone a method may have more than what it declares
     assert report.ok or "it has more" in report.verdict, report.table()
 
 
 @pytest.mark.parametrize("eta", by_day([0.1, 0.5], (0.5,)))
 @pytest.mark.parametrize("solver", engines_by_day(ANY_ETA), ids=label)
 def test_it_has_that_weak_order_at_any_eta(solver, eta):
-    # no farther than slopes need, since the law takes the more time the more noises there are
+    # no farther than slopes need, since the distribution takes the more time the more noises there are
     testing.assert_order(solver, eta=eta, target=verify.GAUSSIAN, steps=(28, 40, 57, 80, 113, 160))
 
 
@@ -116,7 +116,7 @@ def test_the_terminal_maps_leave_what_they_say(schedule):
     for s in (0.05, 0.1):
         t = schedule.time_at(-np.log(s))
         x = target.at(schedule, t).sample(9)
-        # the flow's own limit at sigma = 0, where alpha = 1
+        # the limit of the flow at sigma = 0, where alpha = 1
         exact = 0.3 + np.sqrt(variance / (variance + s**2)) * (x / schedule.alpha(t) - 0.3)
         for terminal in (None, sd.solvers.Denoise(), sd.solvers.HalfStep()):
             got = sd.solve(flow, x, sd.DDIM(), grid=[t * (1 + 1e-9), t], terminal=terminal)

@@ -12,9 +12,9 @@ from matplotlib.image import imread
 import scorediff as sd
 from scorediff._core.files import check_writable, write_whole
 from scorediff.lab.data import digits
-from scorediff.lab.pictures import contact_sheet, scatter, tiled
+from scorediff.lab.pictures import contact_sheet, save, scatter, tiled
 from scorediff.study import Reference, TrajectoryRow, WorkPrecision, reference, sliced_wasserstein, work_precision
-from scorediff.study.drawing import _spread
+from scorediff.study.drawing import _separated
 
 GAUSSIAN = sd.targets.Gaussian()
 FLOW = sd.ProbabilityFlow(GAUSSIAN.denoiser(sd.VPLinear()))
@@ -140,15 +140,15 @@ def test_a_solver_of_both_problems_runs_on_the_one_given():
     on_flow = study(names, (10,), x=start(64))
     on_sde = work_precision(sd.ReverseSDE(FLOW.denoiser, 1.0), names, (10,), x=start(64), progress=False)
     assert [r.solver for r in on_flow.trajectories] == ["ddim", "dpm++2m"]
-    assert [r.solver for r in on_flow.laws] == ["ddpm"]
-    assert [r.solver for r in on_sde.laws] == ["ddim", "ddpm"]
+    assert [r.solver for r in on_flow.distributions] == ["ddpm"]
+    assert [r.solver for r in on_sde.distributions] == ["ddim", "ddpm"]
     # DDPM is DDIM at eta = 1
-    assert on_sde.laws[0].distance == pytest.approx(on_sde.laws[1].distance)
+    assert on_sde.distributions[0].distance == pytest.approx(on_sde.distributions[1].distance)
 
 
-def test_the_law_of_an_sde_solver_comes_down_to_the_floor():
+def test_the_distribution_of_an_sde_solver_comes_down_to_the_floor():
     made = study(["ddpm"], (4, 60), x=start(500))
-    few, many = made.laws
+    few, many = made.distributions
     assert many.distance < 2 * made.floor < few.distance
 
 
@@ -182,7 +182,7 @@ def test_two_solvers_of_one_name_want_labels():
     assert {r.solver for r in study(dict(zip("ab", pair, strict=True)), (5,)).trajectories} == {"a", "b"}
 
 
-def test_an_sde_solver_wants_a_law_to_be_judged_by():
+def test_an_sde_solver_wants_a_distribution_to_be_compared_with():
     net = sd.Denoiser(lambda x, t: torch.zeros_like(x), sd.VPLinear(), sd.NoisePrediction())
     with pytest.raises(ValueError, match="target="):
         work_precision(sd.ProbabilityFlow(net), ["ddpm"], (5,), x=start(), progress=False)
@@ -199,7 +199,7 @@ def test_a_network_in_float32_has_a_reference_too():
 def test_the_table_fits_in_100_columns_and_says_what_it_measures():
     text = study(["ddim", "torchdiffeq-dopri5", "sde-dpm++2m"], (10, 20), x=start(32)).table()
     assert max(map(len, text.splitlines())) <= 100
-    assert "true trajectory" in text and "law" in text and "floor" in text
+    assert "true trajectory" in text and "distribution" in text and "floor" in text
     line = next(line for line in text.splitlines() if line.startswith("ddim") and " 20 " in line)
     assert float(line.split()[5]) == pytest.approx(2, abs=0.3)  # "per x2" of order 1
 
@@ -209,13 +209,13 @@ def test_the_csv_holds_every_run(tmp_path):
     made.to_csv(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert [line["measure"] for line in lines] == ["trajectory"] * len(made.trajectories) + ["law"] * 2
+    assert [line["measure"] for line in lines] == ["trajectory"] * len(made.trajectories) + ["distribution"] * 2
     assert float(lines[0]["median"]) == made.trajectories[0].median
-    assert float(lines[-1]["distance"]) == made.laws[-1].distance and float(lines[-1]["floor"]) == made.floor
+    assert float(lines[-1]["distance"]) == made.distributions[-1].distance and float(lines[-1]["floor"]) == made.floor
 
 
 @pytest.mark.parametrize("names", [["ddim", "dpm-1", "rk45"], ["ddpm"], ["ddim", "ddpm"]])
-def test_the_plot_is_drawn_for_trajectories_laws_and_both(tmp_path, names):
+def test_the_plot_is_drawn_for_trajectories_distributions_and_both(tmp_path, names):
     study(names, (5, 10), x=start(16)).plot(tmp_path / "a.png", title="title")
     assert imread(tmp_path / "a.png").size
 
@@ -237,24 +237,24 @@ def test_a_study_without_a_finite_error_has_no_plot(tmp_path):
 
 
 def test_names_at_the_ends_keep_their_distance():
-    spread = _spread(np.array([0.1, 0.1, 0.12, 0.5, 0.5]), 0.05)
-    assert np.all(np.diff(spread) > 0.05 - 1e-12)
-    assert spread[:3].mean() == pytest.approx(np.mean([0.1, 0.1, 0.12]))
+    levels = _separated(np.array([0.1, 0.1, 0.12, 0.5, 0.5]), 0.05)
+    assert np.all(np.diff(levels) > 0.05 - 1e-12)
+    assert levels[:3].mean() == pytest.approx(np.mean([0.1, 0.1, 0.12]))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.txt"
 
-    def breaks(part):
+    def fails(part):
         part.write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, breaks)
+        write_whole(path, fails)
     assert not list(tmp_path.iterdir())
     write_whole(path, lambda part: part.write_text("old"))
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, breaks)
+        write_whole(path, fails)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -320,6 +320,39 @@ def test_points_are_scattered_in_two_dimensions_only(tmp_path):
     assert imread(tmp_path / "a.png").size
     with pytest.raises(ValueError, match="wants \\(N, 2\\)"):
         scatter(tmp_path / "b.png", torch.zeros(4, 3))
+
+
+def solution_of(x):
+    return dataclasses.replace(sd.sample(FLOW, (1, 2), "ddim", steps=1), x=x)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 8), (6, 1, 8, 8), (6, 3, 8, 8)])
+def test_a_solution_of_images_is_saved_as_their_contact_sheet(tmp_path, shape):
+    images = torch.rand(shape) * 2 - 1
+    assert save(solution_of(images), tmp_path / "a.png") == tmp_path / "a.png"
+    contact_sheet(tmp_path / "b.png", images, scale=20)
+    assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
+
+
+def test_a_solution_of_points_in_the_plane_is_saved_as_their_scatter_plot(tmp_path):
+    points = GAUSSIAN.sample(20)
+    save(solution_of(points), tmp_path / "a.png")
+    scatter(tmp_path / "b.png", points)
+    assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 2, 2), (4, 4, 8, 8), (2, 1, 3, 8, 8)])
+def test_samples_that_have_no_picture_are_refused_with_the_way_out_and_leave_no_file(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"have no picture: decode latents to images .* or choose two entries"):
+        save(solution_of(torch.zeros(shape)), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 8, 8)])
+def test_a_picture_in_a_format_that_there_is_not_leaves_no_file(tmp_path, shape):
+    with pytest.raises(ValueError, match="abc"):
+        save(solution_of(torch.zeros(shape)), tmp_path / "a.abc")
+    assert not list(tmp_path.iterdir())
 
 
 def test_importing_the_package_or_a_study_loads_no_picture_and_no_command_line(fresh):

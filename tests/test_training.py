@@ -556,7 +556,7 @@ def test_a_damaged_state_is_named(tmp_path):
     [
         ({"steps": 0}, "steps = 0: a whole number from 1 on"),
         ({"lr": float("nan")}, "lr = nan: above 0"),
-        ({"drop_labels": 1.5}, "a share from 0 to 1"),
+        ({"drop_labels": 1.5}, "a fraction from 0 to 1"),
         ({"precision": "fp8"}, "'no', 'bf16' or 'fp16'"),
         ({"average": 0.5}, "an average of width 0.5"),
         ({"held_out": 400}, "cannot hold out 400 of 400"),

@@ -1,4 +1,4 @@
-"""The tools that judge solvers are right: each against a second route, and against solvers that are wrong."""
+"""The tools that measure solvers are right: each against a second route, and against solvers that are wrong."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from oracle import AffineGaussian, law, wasserstein
 import scorediff as sd
 from scorediff import testing, verify
 from scorediff.verify.kolmogorov import characteristic_error
-from scorediff.verify.slope import Point, Use, fit
+from scorediff.verify.slope import ConvergencePoint, Use, fit
 
 LINEAR = [s for s in OURS if s.linear and not s.adaptive]
 MEAN, VARIANCES = np.linspace(-1, 1, 8), np.geomspace(0.03, 4, 8)
@@ -22,7 +22,7 @@ MEAN, VARIANCES = np.linspace(-1, 1, 8), np.geomspace(0.03, 4, 8)
 
 def points(errors, steps=None):
     steps = steps or [10 * 2 ** (k / 2) for k in range(len(errors))]
-    return [Point(n, n, e) for n, e in zip(steps, errors, strict=True)]
+    return [ConvergencePoint(n, n, e) for n, e in zip(steps, errors, strict=True)]
 
 
 # --- the slope ---
@@ -37,13 +37,13 @@ def test_a_power_law_has_its_power_as_slope(order, scale):
 
 
 def test_errors_that_scatter_have_an_interval_that_holds_their_order():
-    steps, draw, held = np.geomspace(3, 20, 16), np.random.default_rng(0), 0
+    steps, draw, within = np.geomspace(3, 20, 16), np.random.default_rng(0), 0
     for _ in range(200):
         # as an adaptive solver's do, and with a slope that bends at the coarse end
         errors = steps**-8.0 * (1 + (4 / steps) ** 2) * np.exp(draw.normal(0, 0.7, 16))
         low, high = fit(points(errors, steps.tolist()), rounding=0.0, smooth=False).interval
-        held += low <= 8 <= high
-    assert held >= 190
+        within += low <= 8 <= high
+    assert within >= 190
 
 
 def test_points_at_rounding_are_left_out():
@@ -112,23 +112,23 @@ def test_the_moments_are_those_of_samples(target, eta, seed):
     problem = sd.ReverseSDE(target.denoiser(schedule), eta)
     x = target.at(schedule, 1.0).sample(2000, seed)
     y = sd.solve(problem, x, sd.DDIM(), steps=5, seed=seed).x
-    found = verify.moments("ddim", target, steps=5, eta=eta).law
-    spread = found.covariance.diagonal().sqrt()
-    assert ((y.mean(0) - found.mean) / spread).abs().max() < 6 / np.sqrt(2000)
-    assert ((torch.cov(y.T) - found.covariance) / (spread[:, None] * spread)).abs().max() < 10 / np.sqrt(2000)
+    found = verify.moments("ddim", target, steps=5, eta=eta).output
+    std = found.covariance.diagonal().sqrt()
+    assert ((y.mean(0) - found.mean) / std).abs().max() < 6 / np.sqrt(2000)
+    assert ((torch.cov(y.T) - found.covariance) / (std[:, None] * std)).abs().max() < 10 / np.sqrt(2000)
 
 
 def test_the_distance_and_the_divergence_are_the_closed_forms():
     found = verify.moments("ddpm", sd.targets.Gaussian((1.0,), (0.25,)), steps=30)
-    m, v = float(found.law.mean), float(found.law.covariance)
+    m, v = float(found.output.mean), float(found.output.covariance)
     m_0, v_0 = float(found.exact.mean), float(found.exact.covariance)
     assert found.wasserstein == pytest.approx(np.hypot(m - m_0, np.sqrt(v) - np.sqrt(v_0)))
     x = torch.linspace(m - 12 * v**0.5, m + 12 * v**0.5, 20001, dtype=torch.float64)[:, None]
-    density, ratio = found.law.log_prob(x).exp(), found.law.log_prob(x) - found.exact.log_prob(x)
+    density, ratio = found.output.log_prob(x).exp(), found.output.log_prob(x) - found.exact.log_prob(x)
     assert found.kl == pytest.approx(float(torch.trapezoid(density * ratio, x[:, 0])), rel=1e-6)
 
 
-def test_a_start_of_ones_own_counts():
+def test_a_start_that_is_given_is_used():
     schedule, target = sd.VPLinear(), sd.targets.Gaussian((1.0, 2.0), (0.25, 1.0))
     prior = sd.targets.Gaussian((0.0, 0.0), schedule.prior_std(1.0) ** 2)
     exact, off = (verify.moments("dpm++2m", target, steps=200, start=start) for start in (None, prior))
@@ -179,7 +179,7 @@ def test_the_coefficients_make_the_samplers_output(name, prediction):
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_coefficients_are_printed_saved_and_told_apart(tmp_path):
+def test_coefficients_are_printed_saved_and_compared(tmp_path):
     a, b = verify.coefficients("dpm++2m", steps=4), verify.coefficients("dpm-2m", steps=4)
     assert a.distance(a) == 0 and 1e-3 < a.distance(b) < np.inf
     assert a.distance(verify.coefficients("dpm++2m", steps=5)) == np.inf
@@ -191,13 +191,13 @@ def test_coefficients_are_printed_saved_and_told_apart(tmp_path):
         np.testing.assert_array_equal(saved["array"], a.array)
 
 
-# --- the law on a mixture ---
+# --- the distribution on a mixture ---
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 @pytest.mark.parametrize("name", ["ddim", "sde-dpm++2m", "sde-dpm-2m", "stochastic-heun", "torchsde-srk"])
-def test_the_law_on_a_mixture_of_one_is_that_on_a_gaussian(name, eta):
-    # the recursion against the probed moments, which share nothing but the coefficients
+def test_the_distribution_on_a_mixture_of_one_is_that_on_a_gaussian(name, eta):
+    # the recursion against the probed moments, which have nothing in common but the coefficients
     schedule, solver = sd.VPLinear(), _named(name)
     one, gaussian = sd.targets.GaussianMixture((1.0,), ((0.4,),), (0.3,)), sd.targets.Gaussian((0.4,), (0.3,))
     grid = sd.spacings.UniformLogSNR()(schedule, 10, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
@@ -219,11 +219,11 @@ def _named(name):
 
 
 @pytest.mark.parametrize("name", ["ddpm", "sde-dpm-2m", "stochastic-heun"])
-def test_the_law_on_a_mixture_is_that_of_samples(name):
+def test_the_distribution_on_a_mixture_is_that_of_samples(name):
     schedule, n = sd.VPLinear(), 200_000
     grid = sd.spacings.UniformLogSNR()(schedule, 6, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
     target = verify.LINE
-    # as one row: its entries see noises of their own
+    # as one row: each of its entries sees another noise
     x = target.at(schedule, grid.start).sample(n, 0).reshape(1, n)
 
     class Side:
@@ -375,7 +375,7 @@ def test_a_solver_that_is_wrong_on_purpose_is_refused_in_words(solver, words):
 
 
 class Ratio(sd.Solver):
-    """2M with a ratio of steps of one's own."""
+    """2M with another ratio of steps."""
 
     order = 2
 
@@ -410,7 +410,7 @@ def test_a_ratio_that_is_clamped_loses_its_order_on_uneven_steps(most):
     report = verify.order(clamped)
     assert "steps 1 : 6 : 2 : 8" in report.verdict and report.order == pytest.approx(1, abs=0.2)
     assert not verify.step_order(clamped).ok
-    # and is another sampler, which even nodes would not tell
+    # and is another sampler, which even nodes would not show
     with pytest.raises(AssertionError, match="apart"):
         testing.assert_same_sampler(clamped, "dpm++2m")
     testing.assert_same_sampler(clamped, "dpm++2m", log_snr=np.linspace(-2, 2, 10))
@@ -464,7 +464,7 @@ def test_an_irregular_grid_is_refined_as_it_is():
     assert verify.order("dpm++2m", grid="karras", schedule=schedule).ok
 
 
-def test_ones_own_target_schedule_span_and_eta():
+def test_another_target_schedule_span_and_eta_may_be_given():
     report = verify.order(
         "ddim",
         target=sd.targets.Gaussian((0.3,), (0.5,)),
@@ -484,7 +484,7 @@ def test_ones_own_target_schedule_span_and_eta():
 
 
 @pytest.mark.nightly
-def test_a_law_that_is_not_resolved_is_not_measured():
+def test_a_distribution_that_is_not_resolved_is_not_measured():
     narrow = sd.targets.GaussianMixture((0.5, 0.5), ((2.0,), (-2.0,)), (1e-3, 4.0))
     unresolved = verify.order("sde-dpm++2m", target=narrow, schedule="vp-linear", steps=(10, 20, 40, 80))
     assert "modes are too narrow" in unresolved.verdict
@@ -515,12 +515,12 @@ def test_what_cannot_be_measured_is_said():
             verify.order("ddim", **options)
     with pytest.raises(TypeError, match="drop steps="):
         verify.order("rk45", steps=(10, 20, 40, 80))
-    with pytest.raises(TypeError, match="exact law is that on a Gaussian"):
+    with pytest.raises(TypeError, match="exact distribution is known on a Gaussian"):
         verify.moments("ddpm", verify.MIXTURE, steps=5)
     with pytest.raises(TypeError, match="NoisePrediction"):
         verify.coefficients("ddim", steps=5, prediction="noise")
     for bad in (sd.DDIM, 3.0, None):
-        with pytest.raises(TypeError, match="no solver"):
+        with pytest.raises(TypeError, match="not a solver"):
             verify.order(bad)
     with pytest.raises(ValueError, match="unknown solver"):
         verify.order("dimm")
@@ -538,7 +538,7 @@ def test_a_sampler_that_is_not_linear_has_no_coefficients():
             tool(Clipped(), steps=5)
 
 
-def test_a_sampler_that_adds_a_constant_has_no_coefficients_but_a_law():
+def test_a_sampler_that_adds_a_constant_has_no_coefficients_but_a_distribution():
     class Adding(sd.Solver):
         order = 1
 
@@ -547,7 +547,7 @@ def test_a_sampler_that_adds_a_constant_has_no_coefficients_but_a_law():
                 yield t, y + 0.1
 
     assert verify.moments(Adding(), steps=5).bias == pytest.approx(0.1 * np.sqrt(2), abs=1e-6)
-    with pytest.raises(ValueError, match=r"adds 0\.1 of its own"):
+    with pytest.raises(ValueError, match=r"adds 0\.1, which is neither a start nor an output"):
         verify.coefficients(Adding(), steps=5)
 
 
@@ -605,7 +605,7 @@ def test_the_rows_of_an_audit_are_written_whole(tmp_path):
 # --- the assertions ---
 
 
-def test_samplers_that_differ_are_told_apart():
+def test_samplers_that_differ_are_found_different():
     testing.assert_same_sampler("ddim", "dpm++1")
     testing.assert_same_sampler("ddpm", "sde-dpm++1", eta=1.0)
     with pytest.raises(AssertionError, match="apart"):

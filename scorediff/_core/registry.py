@@ -9,9 +9,21 @@ import inspect
 import pkgutil
 import re
 import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["concrete", "from_dict", "kebab", "name_of", "names", "nearest", "parse", "resolve", "to_dict"]
+__all__ = [
+    "concrete",
+    "from_dict",
+    "kebab",
+    "name_of",
+    "names",
+    "nearest",
+    "parse",
+    "resolve",
+    "short_name_of",
+    "to_dict",
+]
 
 T = TypeVar("T")
 _FEW = 24  # names that an error can list
@@ -37,15 +49,17 @@ def _load_package() -> None:
 def concrete(base: type[T]) -> list[type[T]]:
     """Every class of the package under `base` that can be instantiated, and every loaded one of a user's, by name."""
     _load_package()
-    found, queue = [], [base]
+    found: dict[type[T], None] = {}
+    queue = [base]
     while queue:
         for cls in queue.pop().__subclasses__():
             queue.append(cls)
-            if not inspect.isabstract(cls) and not cls.__name__.startswith("_") and cls not in found:
-                found.append(cls)
+            if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+                found[cls] = None
     # a user's come first, in the order they were defined: of one name, the later one holds, and the package's above all
-    own = [cls for cls in found if cls.__module__.startswith("scorediff.")]
-    return [cls for cls in found if cls not in own] + sorted(own, key=lambda cls: (cls.__module__, cls.__name__))
+    foreign = [cls for cls in found if not cls.__module__.startswith("scorediff.")]
+    package = [cls for cls in found if cls.__module__.startswith("scorediff.")]
+    return foreign + sorted(package, key=lambda cls: (cls.__module__, cls.__name__))
 
 
 def names(base: type[T]) -> dict[str, T]:
@@ -53,25 +67,38 @@ def names(base: type[T]) -> dict[str, T]:
 
     A user's class without defaults for all its fields has no name.
     """
-    made = {}
-    for cls in concrete(base):
-        variants = getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
-        for name, options in variants.items():
-            if _takes(cls, options):
-                made[name] = cls(**options)
-    return made
+    return {name: cls(**options) for name, cls, options in _declared(base) if _takes(cls, options)}
 
 
-def name_of(value: Any) -> str:
-    """The name of an object, whatever its other options: that of the variant it is, else of its class."""
-    variants: typing.Mapping[str, typing.Mapping[str, Any]] = getattr(value, "variants", None) or {}
-    for name, options in sorted(variants.items(), key=lambda item: -len(item[1])):
-        if all(getattr(value, key) == wanted for key, wanted in options.items()):
+def name_of(made: Any) -> str:
+    """The name that stands for an object: that of the variant it is, whatever its other options; else its class's."""
+    for name, options in sorted(_variants(type(made)).items(), key=lambda item: -len(item[1])):
+        if all(getattr(made, key) == value for key, value in options.items()):
             return name
-    return kebab(type(value).__name__)
+    return kebab(type(made).__name__)
 
 
-def _takes(cls: Any, options: typing.Mapping[str, Any]) -> bool:
+def short_name_of(base: type, made: Any) -> str:
+    """The name that stands for an object under `base`, without the family's word."""
+    return name_of(made).removesuffix(f"-{_family(base)}")
+
+
+def _family(base: type) -> str:
+    return kebab(base.__name__).rpartition("-")[2]
+
+
+def _variants(cls: type) -> Mapping[str, Mapping[str, Any]]:
+    return getattr(cls, "variants", None) or {kebab(cls.__name__): {}}
+
+
+def _declared(base: type[T]) -> Iterator[tuple[str, type[T], Mapping[str, Any]]]:
+    """Every name that a class declares, with the class and the options it stands for; of one name, the last holds."""
+    for cls in concrete(base):
+        for name, options in _variants(cls).items():
+            yield name, cls, options
+
+
+def _takes(cls: Any, options: Mapping[str, Any]) -> bool:
     try:
         inspect.signature(cls).bind(**options)
     except TypeError:
@@ -79,30 +106,25 @@ def _takes(cls: Any, options: typing.Mapping[str, Any]) -> bool:
     return True
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` or nothing, for the end of an error message."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def parse(base: type[T], text: str) -> T:
-    """The object that `name` or `name:option=value,option=value` stands for.
+    """The object that `name` or `name:option=value,option=value` stands for; no other is made.
 
+    Case does not matter, and the family's word may be left out: `noise` is `noise-prediction` among predictions.
     Raises ValueError for an unknown name or option, naming the nearest known one.
     """
     name, _, options = text.partition(":")
-    known = names(base)
-    name = name if name in known else name.lower()
-    if name not in known:
-        hint = nearest(name, known)
-        if not hint or len(known) <= _FEW:
-            hint += f"{';' * (not hint)} known: {', '.join(sorted(known))}"
-        raise ValueError(f"unknown {kebab(base.__name__)} {name!r}{hint}")
-    made: Any = known[name]
-    changes = {}
+    cls, preset = _lookup(base, name)
+    fields = {f.name for f in dataclasses.fields(cls)} if options else set()
+    hints = typing.get_type_hints(cls) if options else {}
+    chosen = {}
     for option in filter(None, re.split(r",(?![^(]*\))", options)):
         key, equals, value = option.partition("=")
-        fields = {f.name for f in dataclasses.fields(made)}
         if key in fields and not equals:
             raise ValueError(f"option {key!r} of {name!r} has no value: write {key}=VALUE")
         if key not in fields:
@@ -110,8 +132,23 @@ def parse(base: type[T], text: str) -> T:
             raise ValueError(
                 f"{name!r} has no option {key!r}{nearest(key, fields) or '; options: ' + listed} (as name=value)"
             )
-        changes[key] = _value(typing.get_type_hints(type(made)).get(key), value)
-    return dataclasses.replace(made, **changes)
+        chosen[key] = _value(hints.get(key), value)
+    return typing.cast(T, cls(**{**preset, **chosen}))
+
+
+def _lookup(base: type[T], name: str) -> tuple[Any, Mapping[str, Any]]:
+    """The class and the options that a name stands for."""
+    declared = list(_declared(base))
+    for wanted in (name, name.lower(), f"{name.lower()}-{_family(base)}"):
+        for known, cls, options in reversed(declared):
+            if known == wanted and _takes(cls, options):
+                return cls, options
+    takers = list(dict.fromkeys(known for known, cls, options in declared if _takes(cls, options)))
+    short = [known.removesuffix(f"-{_family(base)}") for known in takers]
+    hint = nearest(name.lower(), [*short, *takers])
+    if not hint or len(takers) <= _FEW:
+        hint += f"{';' * (not hint)} known: {', '.join(sorted(takers))}"
+    raise ValueError(f"unknown {kebab(base.__name__)} {name.lower()!r}{hint}")
 
 
 def resolve(base: type[T], value: T | str) -> T:
@@ -140,7 +177,7 @@ def _value(kind: Any, text: str) -> Any:
     if typing.get_origin(kind) is tuple and not isinstance(value, tuple):
         value = (value,)
     if kind in (int, float) and not isinstance(value, (int, kind)):
-        raise ValueError(f"{text!r} is no {'whole ' * (kind is int)}number")
+        raise ValueError(f"{text!r} is not a {'whole ' * (kind is int)}number")
     return value
 
 

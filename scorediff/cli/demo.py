@@ -33,8 +33,8 @@ _FILES = {
     "digits.png": "all solvers from the same starts, a row each",
     "work_precision.png": "ODE solvers: distance to the true trajectory against evaluations",
     "work_precision.csv": "the same as numbers",
-    "law.png": "SDE solvers: distance in law against evaluations",
-    "law.csv": "the same as numbers",
+    "distribution.png": "SDE solvers: distance in distribution against evaluations",
+    "distribution.csv": "the same as numbers",
 }
 
 
@@ -66,9 +66,9 @@ def demo(
 def _write(files: dict[str, Path], rows: "Sequence[_Row]", flow: "WorkPrecision", sde: "WorkPrecision") -> None:
     where = f"1797 digits, bandwidth {_STUDY_BANDWIDTH:g}, steps uniform in log-SNR"
     flow.to_csv(files["work_precision.csv"])
-    sde.to_csv(files["law.csv"])
+    sde.to_csv(files["distribution.csv"])
     flow.plot(files["work_precision.png"], title=where)
-    sde.plot(files["law.png"], title=where)
+    sde.plot(files["distribution.png"], title=where)
     _draw_sheet(files["digits.png"], rows)
     _draw_both(files["demo.png"], rows, flow)
 
@@ -101,24 +101,24 @@ class _Row:
 def _sheet(seed: int, progress: bool) -> list[_Row]:
     """The true trajectories' ends, then every solver's samples from the same starts."""
     import torch
-    from tqdm.auto import tqdm
 
     import scorediff as sd
+    from scorediff._core.progress import each
     from scorediff.lab.data import digits
     from scorediff.solvers.solve import problem_for
     from scorediff.study.measure import nearest_datum
 
-    law = sd.targets.Empirical(digits(), _SHEET_BANDWIDTH)
-    denoiser = law.denoiser(sd.VPLinear())
-    x = sd.prior(denoiser.schedule, (_STARTS, *law.event_shape), seed=seed)
+    target = sd.targets.Empirical(digits(), _SHEET_BANDWIDTH)
+    denoiser = target.denoiser(sd.VPLinear())
+    x = sd.prior(denoiser.schedule, (_STARTS, *target.event_shape), seed=seed)
     truth = sd.sample(sd.ProbabilityFlow(denoiser), solver=sd.RK45(), x=x, progress=False).check()
-    images = nearest_datum(law, truth.x)
+    images = nearest_datum(target, truth.x)
     rows = [_Row("true trajectory", truth.evaluations.mean(), truth.x)]
-    for name in tqdm((*_FLOW, *_SDE), disable=None if progress else True, leave=False, unit="solver"):
+    for name in each((*_FLOW, *_SDE), progress, unit="solver", total=len((*_FLOW, *_SDE))):
         solver, options_ = _within_budget(options.parse_solver(name))
         problem = problem_for(denoiser, solver, None)
         made = sd.sample(problem, solver=solver, x=x, seed=seed, progress=False, **options_).check()
-        astray = nearest_datum(law, made.x) != images if name in _FLOW else torch.zeros(len(x))
+        astray = nearest_datum(target, made.x) != images if name in _FLOW else torch.zeros(len(x))
         rows.append(_Row(name, made.evaluations.mean(), made.x, tuple(astray.nonzero().flatten().tolist())))
     return rows
 
@@ -138,10 +138,10 @@ def _study(
     from scorediff.lab.data import digits
     from scorediff.study import work_precision
 
-    law = sd.targets.Empirical(digits(), _STUDY_BANDWIDTH)
-    flow = sd.ProbabilityFlow(law.denoiser(sd.VPLinear()))
+    target = sd.targets.Empirical(digits(), _STUDY_BANDWIDTH)
+    flow = sd.ProbabilityFlow(target.denoiser(sd.VPLinear()))
     n, dtype = samples
-    x = sd.prior(flow.schedule, (n, *law.event_shape), seed=seed, dtype=dtype)
+    x = sd.prior(flow.schedule, (n, *target.event_shape), seed=seed, dtype=dtype)
     spacing = sd.spacings.UniformLogSNR()
     return work_precision(flow, names, nfes, x=x, spacing=spacing, rtols=_TOLERANCES, seed=seed, progress=progress)
 
@@ -162,7 +162,8 @@ def _draw_both(path: Path, rows: Sequence[_Row], flow: "WorkPrecision") -> None:
     digits, curves = figure.subplots(1, 2, width_ratios=(1, 1.3))
     few = [row.first(10) for row in rows if row.name not in ("edm-heun", "stochastic-heun")]
     _draw_digits(digits, few)
-    draw_trajectories(curves, flow, f"Error against work: bandwidth {_STUDY_BANDWIDTH:g}, steps uniform in log-SNR")
+    title = f"Error against work: bandwidth {_STUDY_BANDWIDTH:g}, steps uniform in log-SNR"
+    draw_trajectories(curves, flow.trajectories, samples=flow.samples, title=title)
     save_figure(path, figure)
 
 

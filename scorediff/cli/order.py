@@ -47,6 +47,7 @@ def order(
         scorediff order --all --jobs 2 --csv orders.csv --markdown orders.md
     """
     from scorediff._core import registry
+    from scorediff._core.progress import each
     from scorediff.solvers import Solver
     from scorediff.verify.audit import Audit, between_marks
 
@@ -60,7 +61,7 @@ def order(
     names = list(dict.fromkeys(solvers or [])) or sorted(registry.names(Solver))  # type: ignore[type-abstract]
     for name in names:
         options.parse_solver(name)
-    rows = [row for part in _bar(measured(names, jobs), len(names), progress) for row in part]
+    rows = [row for part in each(measured(names, jobs), progress, unit="solver", total=len(names)) for row in part]
     found = Audit(tuple(rows))
     for row in rows if points else ():
         if row.report is not None:
@@ -94,9 +95,3 @@ def _one(name: str) -> Any:
         # torchdiffeq's implicit Adams says so on grids that are too coarse for it, and the ladder begins there
         warnings.filterwarnings("ignore", "Functional iteration did not converge")
         return audit(name)
-
-
-def _bar(parts: Any, total: int, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(parts, total=total, disable=None if progress else True, leave=False, unit="solver")

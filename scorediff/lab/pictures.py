@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""Pictures of samples: `save(solution, path)` chooses one by their shape."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scorediff._core.files import write_whole
 from scorediff.lab.data.arrays import to_pixels
+from scorediff.solvers.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +24,40 @@ __all__ = [
     "lines",
     "new_figure",
     "plain",
+    "save",
     "save_figure",
     "scatter",
 ]
 
+_SIDE = 160  # pixels of the picture of one small image
+
 # Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), without the yellow, which paper swallows.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def save(solution: Solution, path: str | Path) -> Path:
+    """Write a picture of a solution's samples `x`, whole or not at all, and return its path in full.
+
+    Images, of shape (B, H, W), (B, 1, H, W) or (B, 3, H, W) with entries in [-1, 1], become a contact sheet on which
+    small ones are enlarged; points in the plane, of shape (B, 2), a scatter plot. The suffix of `path` is the format:
+    .png, .pdf, .svg or another of matplotlib's. Raises ValueError for samples of another shape, and for a format that
+    there is not; OSError where nothing can be written there.
+
+    >>> from tempfile import mkdtemp
+    >>> import scorediff as sd
+    >>> flow = sd.ProbabilityFlow(sd.targets.Gaussian((0.0, 1.0), (0.5, 2.0)).denoiser(sd.VPLinear()))
+    >>> save(sd.sample(flow, (64, 2), "ddim", steps=10), f"{mkdtemp()}/points.png").name
+    'points.png'
+    """
+    x = solution.x
+    if x.ndim == 2 and x.shape[1] == 2:
+        return scatter(path, x)
+    if x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3)):
+        return contact_sheet(path, x, scale=max(_SIDE // x.shape[-1], 1))
+    raise ValueError(
+        f"samples of shape {tuple(x.shape)} have no picture: decode latents to images of shape (B, 1 or 3, H, W), or "
+        "choose two entries, as in dataclasses.replace(solution, x=solution.x[:, :2])"
+    )
 
 
 def lines() -> Iterator[dict[str, Any]]:
@@ -64,7 +93,8 @@ def headed(axes: "Axes", title: str, note: str = "") -> None:
 
 
 def save_figure(path: str | Path, figure: "Figure", *, dpi: int = 200) -> Path:
-    """Write a figure whole or not at all, in the format of the suffix of `path`."""
+    """Write a figure whole or not at all; the suffix of `path` is the format. Raises ValueError for an unknown one."""
+    _check_format(path)
     return write_whole(path, lambda part: figure.savefig(part, dpi=dpi, bbox_inches="tight", pad_inches=0.08))
 
 
@@ -81,9 +111,11 @@ def contact_sheet(
 
     A batch has shape (N, H, W), (N, 1, H, W) or (N, 3, H, W) with entries in [-1, 1]; what lies outside is clipped.
     Each pixel becomes `scale` by `scale` pixels. `labels` name the rows. With `ink`, 1 is black on white paper in
-    images of one channel, else white. Raises ValueError for another shape, or for labels that are not one a row.
+    images of one channel, else white. Raises ValueError for another shape, for labels that are not one a row, and for
+    an unknown format.
     """
     rows = _square(images) if isinstance(images, Tensor) else list(images)
+    _check_format(path)
     if not labels and not title:
         array = np.kron(tiled(rows, ink=ink), np.ones((scale, scale, 1), dtype=np.uint8))
         return write_whole(path, lambda part: _imsave(part, array))
@@ -178,6 +210,14 @@ def _bytes(images: Tensor, ink: bool) -> np.ndarray:
     values = torch.nan_to_num(images.detach().cpu().double(), nan=-1.0)
     values = -values if ink and images.shape[1] == 1 else values
     return to_pixels(values).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+
+
+def _check_format(path: str | Path) -> None:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in known:
+        raise ValueError(f"{path}: its suffix is not a format of pictures; known: {', '.join(sorted(known))}")
 
 
 def _imsave(path: Path, array: np.ndarray) -> None:

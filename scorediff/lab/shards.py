@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from scorediff._core.files import agree, remove_parts, write_whole
+from scorediff._core.progress import bar
 from scorediff.problems import Problem
 from scorediff.sampling import sample
 from scorediff.solvers import Solver
@@ -82,8 +83,6 @@ def sample_shards(
     Raises ValueError where the folder holds samples that were made otherwise, SolverError where a sample fails: what
     was written stays.
     """
-    from tqdm.auto import tqdm
-
     from scorediff import __version__
     from scorediff._core import registry
 
@@ -110,7 +109,7 @@ def sample_shards(
     begins = not any(shards.folder.glob("samples-*.npz"))
     agree(shards.folder / "manifest.json", manifest, "set of samples", anew=begins)
     mine = [k for k in shards.missing() if k % parts == rank]
-    with tqdm(total=sum(len(shards.ids(k)) for k in mine), unit="sample", disable=None if progress else True) as bar:
+    with bar(progress, sum(len(shards.ids(k)) for k in mine), unit="sample", stays=True) as done:
         for k in mine:
             ids = shards.ids(k)
             given = {} if labels is None else {"label": labels(ids)}
@@ -125,7 +124,7 @@ def sample_shards(
             } | {f"{name}s": np.asarray(value.cpu()) for name, value in given.items()}
             remove_parts(shards.folder, shards.path(k).stem)
             write_whole(shards.path(k), lambda part, arrays=arrays: np.savez(part, **arrays))  # type: ignore[misc]
-            bar.update(len(ids))
+            done.advance(len(ids))
     return shards
 
 

@@ -161,10 +161,7 @@ class Solver(ABC):
     @property
     def name(self) -> str:
         """The name of the variant it is, whatever its other options; else that of its class."""
-        for name, options in sorted(self.variants.items(), key=lambda item: -len(item[1])):
-            if all(getattr(self, key) == value for key, value in options.items()):
-                return name
-        return registry.kebab(type(self).__name__)
+        return registry.name_of(self)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         """Raise ValueError where this solver cannot run this problem on this grid with a state of this dtype."""

@@ -1,6 +1,6 @@
 """The picture of a study: error against evaluations, doubly logarithmic, every curve named at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scorediff.lab.pictures import PALETTE, headed, new_figure, plain, save_figure
-from scorediff.study.result import LawRow, TrajectoryRow, WorkPrecision
+from scorediff.study.rows import DistributionRow, TrajectoryRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_laws", "draw_trajectories", "plot"]
+__all__ = ["draw_distributions", "draw_trajectories", "plot"]
 
 _MARKERS = {1: "o", 2: "s", 3: "^", 4: "D", 5: "p"}
 
@@ -36,55 +36,69 @@ class _Curve:
         )
 
 
-def plot(path: str | Path, study: WorkPrecision, title: str = "") -> None:
-    """Write the picture, a panel for trajectories and one for laws, as far as there are any.
+def plot(
+    path: str | Path,
+    trajectories: Sequence[TrajectoryRow],
+    distributions: Sequence[DistributionRow],
+    *,
+    samples: int,
+    floor: float | None = None,
+    title: str = "",
+) -> None:
+    """Write the picture, a panel for trajectories and one for distributions, as far as there are any.
 
-    Raises ValueError where no run of the study has a finite error.
+    `samples`: how many each run has. `floor`: the distance between two exact sets of so many. Raises ValueError where
+    no run has a finite error.
     """
-    panels: list[Any] = [draw_trajectories] * bool(study.trajectories) + [draw_laws] * bool(study.laws)
+    panels: list[Callable[[Any], None]] = []
+    if trajectories:
+        panels.append(lambda axes: draw_trajectories(axes, trajectories, samples=samples, title=title))
+    if distributions:
+        panels.append(lambda axes: draw_distributions(axes, distributions, samples=samples, floor=floor, title=title))
     if not panels:
         raise ValueError("the study has no runs to draw: every budget is below one step")
     figure = new_figure(6.3 * len(panels), 4.6)
     for axes, draw in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
-        draw(axes, study, title)
+        draw(axes)
     save_figure(path, figure)
 
 
-def draw_trajectories(axes: "Axes", study: WorkPrecision, title: str = "") -> None:
+def draw_trajectories(axes: "Axes", rows: Sequence[TrajectoryRow], *, samples: int, title: str = "") -> None:
     """Draw the median distance to the true trajectory of every solver, with guides for the orders 1, 2 and 4."""
-    curves = _curves(study.trajectories, [row.median for row in study.trajectories])
+    curves = _curves([(row.solver, row.order, row.adaptive, row.evaluations, row.median) for row in rows])
     _log_axes(axes, curves)
     plain(axes, "evaluations of the denoiser per sample", "distance to the true trajectory (median)")
     _draw(axes, curves)
     _guides(axes)
     notes = ["dashed: adaptive"] * any(curve.adaptive for curve in curves)
-    astray = max((row.other or 0 for row in study.trajectories if 2 * (row.other or 0) < study.samples), default=0)
+    astray = max((row.other or 0 for row in rows if 2 * (row.other or 0) < samples), default=0)
     if astray:
-        notes.append(
-            f"up to {astray} of {study.samples} samples flip to another image than the truth; the median hides them"
-        )
+        notes.append(f"up to {astray} of {samples} samples flip to another image than the truth; the median hides them")
     headed(axes, title, "; ".join(notes))
 
 
-def draw_laws(axes: "Axes", study: WorkPrecision, title: str = "") -> None:
-    """Draw the distance in law of every solver, above the floor that as many exact samples have."""
-    curves = _curves(study.laws, [row.distance for row in study.laws])
-    floor = study.floor or 0.0
+def draw_distributions(
+    axes: "Axes", rows: Sequence[DistributionRow], *, samples: int, floor: float | None = None, title: str = ""
+) -> None:
+    """Draw the distance in distribution of every solver, above the `floor` that as many exact samples have."""
+    curves = _curves([(row.solver, row.weak_order, False, row.evaluations, row.distance) for row in rows])
+    floor = floor or 0.0
     _log_axes(axes, curves, least=floor / 1.5 or None, most=3 * floor)
-    plain(axes, "evaluations of the denoiser per sample", "distance in law (sliced Wasserstein-2)")
+    plain(axes, "evaluations of the denoiser per sample", "distance in distribution (sliced Wasserstein-2)")
     _draw(axes, curves)
     if floor:
         axes.axhspan(axes.get_ylim()[0], floor, color="0.93", linewidth=0, zorder=0)
-    headed(axes, title, f"grey: two exact sets of {study.samples} samples are {floor:.2g} apart" if floor else "")
+    headed(axes, title, f"grey: two exact sets of {samples} samples are {floor:.2g} apart" if floor else "")
 
 
-def _curves(rows: Sequence[TrajectoryRow | LawRow], errors: Sequence[float]) -> list[_Curve]:
+def _curves(runs: Sequence[tuple[str, int | None, bool, float, float]]) -> list[_Curve]:
+    """A curve for every solver, of its runs: its name, order, whether it is adaptive, evaluations, error."""
     points: dict[str, list[tuple[float, float]]] = {}
     about: dict[str, tuple[int | None, bool]] = {}
-    for row, error in zip(rows, errors, strict=True):
+    for name, order, adaptive, evaluations, error in runs:
         if np.isfinite(error) and error > 0:
-            points.setdefault(row.solver, []).append((row.evaluations, error))
-            about[row.solver] = (row.order, row.adaptive) if isinstance(row, TrajectoryRow) else (row.weak_order, False)
+            points.setdefault(name, []).append((evaluations, error))
+            about[name] = order, adaptive
     curves: list[_Curve] = []
     for name in points:
         curve = _Curve([name], *about[name], *np.array(sorted(points[name])).T)
@@ -134,7 +148,7 @@ def _name_ends(axes: "Axes", ends: Sequence[tuple[str, str, float, float]]) -> N
     """Names in the right margin, level with the ends of their curves or as near as they fit without overlap."""
     low, high = np.log(axes.get_ylim())
     wanted = np.array([(np.log(y) - low) / (high - low) for *_, y in ends])
-    for i, level in zip(np.argsort(wanted), _spread(np.sort(wanted), 0.052), strict=True):
+    for i, level in zip(np.argsort(wanted), _separated(np.sort(wanted), 0.052), strict=True):
         name, color, x, y = ends[i]
         axes.annotate(
             name,
@@ -149,7 +163,7 @@ def _name_ends(axes: "Axes", ends: Sequence[tuple[str, str, float, float]]) -> N
         )
 
 
-def _spread(levels: np.ndarray, gap: float) -> np.ndarray:
+def _separated(levels: np.ndarray, gap: float) -> np.ndarray:
     """Rising levels moved as little as makes neighbours at least `gap` apart (least squares, by pooling)."""
     pools: list[list[float]] = []
     for level in levels - gap * np.arange(len(levels)):

@@ -1,4 +1,4 @@
-"""Measuring solvers: against the true trajectory on the flow, against the true law on an SDE."""
+"""Measuring solvers: against the true trajectory on the flow, against the true distribution on an SDE."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff._core.progress import each
 from scorediff.coordinates import Angle
 from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
@@ -16,7 +17,8 @@ from scorediff.sampling import sample
 from scorediff.solvers import RK45, Solution, Solver
 from scorediff.solvers.solve import resolve
 from scorediff.spacings import Spacing
-from scorediff.study.result import LawRow, Reference, TrajectoryRow, WorkPrecision
+from scorediff.study.result import WorkPrecision
+from scorediff.study.rows import DistributionRow, Reference, TrajectoryRow
 from scorediff.targets import Empirical, ExactDenoiser, Target
 
 __all__ = ["RTOLS", "nearest_datum", "reference", "sliced_wasserstein", "work_precision"]
@@ -44,9 +46,11 @@ def work_precision(
     """Run every solver from the same `x` of shape (B, ...) at `t_start`, once per budget of `nfes` evaluations.
 
     A solver of `problem` runs on it, any other on its sibling: the flow, or the reverse SDE with eta = 1. On the flow
-    the error is the distance to the true trajectory, `reference` (by default computed); on an SDE the distance in law
-    to `target` (by default that of an exact denoiser). A budget below one step is left out; an adaptive solver runs at
-    `rtols` instead, unless it comes with tolerances of its own.
+    the error is the distance to the true trajectory, `reference` (by default computed); on an SDE the distance in
+    distribution to `target` (by default that of an exact denoiser). A budget below one step is left out; an adaptive
+    solver runs at the relative tolerances `rtols` instead, unless its tolerances are not its class's defaults.
+    `spacing` makes the grids (by default each solver's own); `t_start` and `t_end` default to the schedule's; `cond`
+    goes to the network; `seed` fixes the noise; `progress` shows a bar on a terminal.
 
     Warns where the denoiser clips or jumps: the errors then say more of it than of the solvers. Raises ValueError for a
     budget below 1, two solvers of one name, and an SDE solver without `target`.
@@ -61,17 +65,18 @@ def work_precision(
     run = _Runner(problem, x, spacing, {"t_start": t_start, "t_end": t_end, "cond": cond, "seed": seed})
     stochastic = [name for name, solver in named.items() if not isinstance(run.problem(solver), ProbabilityFlow)]
     end = schedule.t_end if t_end is None else t_end
-    law = _law(problem, target, end, stochastic)
-    exact = [law.sample(len(x), seed + k).to(x.device) for k in (1, 2)] if law and stochastic else []
+    marginal = _marginal(problem, target, end, stochastic)
+    exact = [marginal.sample(len(x), seed + k).to(x.device) for k in (1, 2)] if marginal and stochastic else []
     truth = _truth(reference, run) if len(stochastic) < len(named) else None
-    trajectories, laws = [], []
-    for name, solver, steps in _bar(run.plan(named, nfes, rtols), progress):
+    runs = run.plan(named, nfes, rtols)
+    trajectories, distributions = [], []
+    for name, solver, steps in each(runs, progress, unit="run", total=len(runs)):
         if name in stochastic:
-            laws.append(_law_row(name, solver, run(solver, steps), exact[0]))
+            distributions.append(_distribution_row(name, solver, run(solver, steps), exact[0]))
         elif truth is not None:
-            trajectories.append(_trajectory_row(name, solver, run(solver, steps), truth, law))
+            trajectories.append(_trajectory_row(name, solver, run(solver, steps), truth, marginal))
     floor = sliced_wasserstein(exact[0], exact[1]) if exact else None
-    return WorkPrecision(tuple(trajectories), tuple(laws), truth, floor, len(x), end)
+    return WorkPrecision(tuple(trajectories), tuple(distributions), truth, floor, len(x), end)
 
 
 def reference(
@@ -169,12 +174,13 @@ def _truth(given: Reference | Tensor | None, run: _Runner) -> Reference:
     return given or reference(run.flow, run.x, **ends)
 
 
-def _law(problem: Problem, target: Target | None, t_end: float, stochastic: Sequence[str]) -> Target | None:
+def _marginal(problem: Problem, target: Target | None, t_end: float, stochastic: Sequence[str]) -> Target | None:
+    """The exact distribution at t_end."""
     if target is None and isinstance(problem.denoiser, ExactDenoiser):
         target = problem.denoiser.target
     if target is None and stochastic:
         raise ValueError(
-            f"{stochastic[0]} solves the reverse SDE, judged by its law alone: give target=, the law of the data"
+            f"{stochastic[0]} solves the reverse SDE, judged by its distribution alone: give target=, that of the data"
         )
     return None if target is None else target.at(problem.schedule, t_end)
 
@@ -201,11 +207,11 @@ def _at_tolerances(solver: Any, rtols: Sequence[float], dtype: torch.dtype) -> l
 
 
 def _trajectory_row(
-    name: str, solver: Solver, solution: Solution, truth: Reference, law: Target | None
+    name: str, solver: Solver, solution: Solution, truth: Reference, marginal: Target | None
 ) -> TrajectoryRow:
     other, errors = None, _distances(solution.x, truth.x)
-    if isinstance(law, Empirical):
-        other = int((nearest_datum(law, solution.x) != nearest_datum(law, truth.x)).sum())
+    if isinstance(marginal, Empirical):
+        other = int((nearest_datum(marginal, solution.x) != nearest_datum(marginal, truth.x)).sum())
     steps, evaluations, failed = _work(solution)
     if failed:
         errors, other = torch.full_like(errors, float("nan")), None
@@ -213,10 +219,10 @@ def _trajectory_row(
     return TrajectoryRow(name, solver.order, steps, evaluations, median, rms, q95, other, failed, solver.adaptive)
 
 
-def _law_row(name: str, solver: Solver, solution: Solution, exact: Tensor) -> LawRow:
+def _distribution_row(name: str, solver: Solver, solution: Solution, exact: Tensor) -> DistributionRow:
     steps, evaluations, failed = _work(solution)
     distance = float("nan") if failed else sliced_wasserstein(solution.x, exact)
-    return LawRow(name, solver.weak_order, steps, evaluations, distance, failed)
+    return DistributionRow(name, solver.weak_order, steps, evaluations, distance, failed)
 
 
 def _work(solution: Solution) -> tuple[float, float, int]:
@@ -229,12 +235,6 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
     return (a.double() - b.double()).flatten(1).square().mean(1).sqrt()
 
 
-def nearest_datum(law: Empirical, x: Tensor) -> Tensor:
-    """Which datum of a data set's law each row of `x` is nearest to, shape (B,)."""
-    return torch.cdist(law.flatten(x).double().cpu(), law.data.flatten(1)).argmin(1)
-
-
-def _bar(runs: list[Any], progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(runs, disable=None if progress else True, leave=False, unit="run")
+def nearest_datum(target: Empirical, x: Tensor) -> Tensor:
+    """Which datum of a data set each row of `x`, of shape (B, ...), is nearest to: shape (B,)."""
+    return torch.cdist(target.flatten(x).double().cpu(), target.data.flatten(1)).argmin(1)

@@ -8,65 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from scorediff._core.files import write_whole
 from scorediff._core.tables import aligned
+from scorediff.study import drawing
+from scorediff.study.rows import DistributionRow, Reference, TrajectoryRow
 
-__all__ = ["LawRow", "Reference", "TrajectoryRow", "WorkPrecision"]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Where the true trajectories end: `x` of shape (B, ...), float64, and how well that is known.
-
-    `error` is the largest distance over samples, as a root mean square over entries, to a second computation by another
-    route; None where `x` was given. `route` says which two.
-    """
-
-    x: Tensor
-    error: float | None = None
-    route: str = "given"
-
-
-@dataclass(frozen=True)
-class TrajectoryRow:
-    """One run of an ODE solver: errors are root mean squares over entries; `median`, `rms` and `q95` are over samples.
-
-    `steps` and `evaluations` are means over samples, as measured. `other` counts samples that ended nearer to another
-    datum than their true trajectory did, for a data set's own law. Where samples `failed` the errors are NaN.
-    """
-
-    solver: str
-    order: int | None
-    steps: float
-    evaluations: float
-    median: float
-    rms: float
-    q95: float
-    other: int | None = None
-    failed: int = 0
-    adaptive: bool = False
-
-
-@dataclass(frozen=True)
-class LawRow:
-    """One run of an SDE solver: `distance` is sliced Wasserstein-2, to exact samples of the law at t_end."""
-
-    solver: str
-    weak_order: int | None
-    steps: float
-    evaluations: float
-    distance: float
-    failed: int = 0
+__all__ = ["WorkPrecision"]
 
 
 @dataclass(frozen=True)
 class WorkPrecision:
-    """What `work_precision` measured; `floor` is the distance in law between two exact sets of `samples` samples."""
+    """What `work_precision` measured.
+
+    `trajectories`: a row for each run of an ODE solver. `distributions`: one for each run of an SDE solver.
+    `reference`: the true trajectories, None without ODE solvers. `floor`: the distance between two exact sets of
+    samples, None without SDE solvers. `samples`: how many were run. `t_end`: the time at which they are compared.
+    """
 
     trajectories: tuple[TrajectoryRow, ...]
-    laws: tuple[LawRow, ...]
+    distributions: tuple[DistributionRow, ...]
     reference: Reference | None
     floor: float | None
     samples: int
@@ -85,23 +45,23 @@ class WorkPrecision:
             if any(row.other is not None for row in self.trajectories):
                 heading += '\n"other": samples that ended nearer to another datum than their true trajectory.'
             parts.append(f"{heading}\n\n{_trajectory_text(self.trajectories)}")
-        if self.laws and self.floor is not None:
+        if self.distributions and self.floor is not None:
             heading = (
-                f"Stochastic solvers have no trajectory to compare: distance in law at t = {self.t_end:g}, sliced\n"
-                f"Wasserstein-2, of {self.samples} samples to as many exact ones. Two exact sets of that size are\n"
-                f"{self.floor:.3g} apart: nothing at or below that floor can be told from exact."
+                f"Stochastic solvers have no trajectory to compare: distance in distribution at t = {self.t_end:g},\n"
+                f"sliced Wasserstein-2, of {self.samples} samples to as many exact ones. Two exact sets of that size\n"
+                f"are {self.floor:.3g} apart: nothing at or below that floor can be distinguished from exact."
             )
-            parts.append(f"{heading}\n\n{_law_text(self.laws)}")
+            parts.append(f"{heading}\n\n{_distribution_text(self.distributions)}")
         return "\n\n".join(parts)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one line per run, whole or not at all; `measure` tells errors of trajectories and of laws apart."""
+        """Write one line per run, whole or not at all; its `measure` is the trajectory or the distribution."""
         names = ["measure", "solver", "order", "steps", "evaluations"]
         names += ["median", "rms", "q95", "other", "distance", "floor", "failed", "samples"]
         lines: list[dict[str, Any]] = [{"measure": "trajectory", **dataclasses.asdict(r)} for r in self.trajectories]
-        for law in self.laws:
-            line = dataclasses.asdict(law)
-            lines.append({"measure": "law", "order": line.pop("weak_order"), "floor": self.floor, **line})
+        for row in self.distributions:
+            line = dataclasses.asdict(row)
+            lines.append({"measure": "distribution", "order": line.pop("weak_order"), "floor": self.floor, **line})
 
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8") as file:
@@ -115,9 +75,7 @@ class WorkPrecision:
         """Draw error against evaluations, doubly logarithmic, whole or not at all; the suffix of `path` is the
         format.
         """
-        from scorediff.study.drawing import plot
-
-        plot(path, self, title)
+        drawing.plot(path, self.trajectories, self.distributions, samples=self.samples, floor=self.floor, title=title)
 
 
 def _trajectory_text(rows: Sequence[TrajectoryRow]) -> str:
@@ -133,14 +91,14 @@ def _trajectory_text(rows: Sequence[TrajectoryRow]) -> str:
     return aligned(header, lines)
 
 
-def _law_text(rows: Sequence[LawRow]) -> str:
+def _distribution_text(rows: Sequence[DistributionRow]) -> str:
     lines = [
         [*_work(row, row.weak_order), f"{row.failed} failed" if row.failed else f"{row.distance:.3f}"] for row in rows
     ]
     return aligned(["solver", "weak order", "steps", "evaluations", "distance"], lines)
 
 
-def _work(row: TrajectoryRow | LawRow, order: int | None) -> list[str]:
+def _work(row: TrajectoryRow | DistributionRow, order: int | None) -> list[str]:
     return [row.solver, _or_dash(order), f"{row.steps:.4g}", f"{row.evaluations:.4g}"]
 
 

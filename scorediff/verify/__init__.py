@@ -1,4 +1,6 @@
-"""Proofs about solvers: the measured order, the exact law, the unrolled coefficients, the equality of two laws."""
+"""Proofs about solvers: the measured order, the exact distribution of the output, the unrolled coefficients, whether
+two outputs have one distribution.
+"""
 
 from scorediff.verify.audit import Audit, Row, audit
 from scorediff.verify.coefficients import Coefficients, coefficients
@@ -7,8 +9,9 @@ from scorediff.verify.marginals import Marginals, Refinement, Sampler, marginals
 from scorediff.verify.measured import Measurement, OrderReport
 from scorediff.verify.moments import Moments, moments
 from scorediff.verify.order import order
+from scorediff.verify.rooted_trees import classical_order, exponential_order, stiff_order
 from scorediff.verify.runs import GAUSSIAN, LINE, MIXTURE, uneven
-from scorediff.verify.slope import Point, Slope, Use
+from scorediff.verify.slope import ConvergencePoint, Slope, Use
 from scorediff.verify.step import StepOrder, step_order
 from scorediff.verify.strong import strong_order
 from scorediff.verify.two_sample import Alternative, TwoSample, scaled, shifted, two_sample
@@ -20,11 +23,11 @@ __all__ = [
     "Alternative",
     "Audit",
     "Coefficients",
+    "ConvergencePoint",
     "Marginals",
     "Measurement",
     "Moments",
     "OrderReport",
-    "Point",
     "Refinement",
     "Row",
     "Sampler",
@@ -33,14 +36,17 @@ __all__ = [
     "TwoSample",
     "Use",
     "audit",
+    "classical_order",
     "coefficients",
     "exactness",
+    "exponential_order",
     "marginals",
     "moments",
     "order",
     "scaled",
     "shifted",
     "step_order",
+    "stiff_order",
     "strong_order",
     "two_sample",
     "uneven",

@@ -24,7 +24,11 @@ HEADER = ("solver", "kind", "declared", "measured", "95 % interval", "evals/step
 
 @dataclass(frozen=True)
 class Row:
-    """One claim of one solver: its report, or why it was `skipped`."""
+    """One claim of one solver.
+
+    `solver`: its name. `kind`: of order, as in `OrderReport`. `report`: what was measured, None where nothing was.
+    `skipped`: why not.
+    """
 
     solver: str
     kind: str
@@ -33,7 +37,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Does the claim hold, or is none made?"""
+        """Whether the claim holds, or none is made."""
         return self.report is None or self.report.ok
 
     @property
@@ -58,17 +62,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Audit:
-    """The rows of a table, as text, markdown and CSV."""
+    """The table of orders, as text, markdown and CSV; `rows`: one for each claim of each solver."""
 
     rows: tuple[Row, ...]
 
     @property
     def ok(self) -> bool:
-        """Is every measured order the declared one?"""
+        """Whether every measured order is the declared one."""
         return all(row.ok for row in self.rows)
 
     def table(self) -> str:
-        """The table as aligned text, and a line that counts."""
+        """The table as aligned text, and its summary."""
         from scorediff._core.tables import aligned
 
         return aligned(HEADER, [row.cells for row in self.rows], flush_left=(0, 1, 6)) + f"\n\n{self.summary()}"

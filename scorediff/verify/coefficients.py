@@ -29,9 +29,10 @@ _ROUNDING = 1e-9
 class Coefficients:
     """`states = array @ (x_T, outputs, noises)`: every state at which the network is asked, then the result.
 
-    `array` of shape (K + 1, 1 + K + J), float64: row k < K is the state of evaluation k, the last row the result;
-    the columns are the start, the K outputs of the network (what `prediction` says) and the J noises, N(0, 1). `times`
-    of shape (K,): of the evaluations. `intervals`: where each noise comes from, `(from, to, tag, is it the area)`.
+    `array`, of shape (K + 1, 1 + K + J), float64: row k < K is the state of evaluation k, the last row the result;
+    the columns are the start, the K outputs of the network and the J noises, N(0, 1). `times`, of shape (K,): of the
+    evaluations. `intervals`: where each noise comes from, `(from, to, tag, whether it is the area)`. `prediction`: what
+    the outputs are of.
     """
 
     array: np.ndarray
@@ -155,11 +156,11 @@ def unrolled(solver: Solver, grid: Grid, schedule: Schedule, eta: float, predict
         return Outputs(schedule, prediction, weights, rows)
 
     # two entries, so that one that looks at the other shows
-    probed = probe(solver, grid, eta, stand_in, entries=2, with_readings=True)
+    probed = probe(solver, grid, eta, stand_in, entries=2, with_outputs=True)
     if float(probed.output[0].abs().max()) > _ROUNDING:
         raise Unmeasurable(
-            f"{solver!r} adds {float(probed.output[0, 0]):.3g} of its own, which is no start, no output of the network "
-            "and no noise: it has no coefficients to tell"
+            f"{solver!r} adds {float(probed.output[0, 0]):.3g}, which is neither a start nor an output of the network "
+            "nor a noise: it has no coefficients"
         )
 
     def columns(state: Tensor) -> np.ndarray:

@@ -28,21 +28,21 @@ def exactness(
 
     Raises ValueError where the solver is adaptive, or not linear.
 
-    >>> sorted(law.name for law in exactness("dpm++2m"))
+    >>> sorted(claim.name for claim in exactness("dpm++2m"))
     ['MEAN', 'POINT_MASS']
     """
     solver, schedule = resolve(solver), schedule or VPLinear()
     eta = eta_for(solver, eta)
     nodes = np.array([-2.0, -1.5, -0.6, 0.4, 0.9, 2.0]) if log_snr is None else log_snr
 
-    def law(target: Gaussian, on: Schedule) -> Moments:
+    def found(target: Gaussian, on: Schedule) -> Moments:
         return moments(solver, target, schedule=on, grid=Grid(on.time_at(nodes)), eta=eta)
 
     errors = {
-        Exact.POINT_MASS: law(Gaussian(_MEANS, 0.0), schedule).wasserstein,
-        Exact.MEAN: law(Gaussian(_MEANS, _VARIANCES), schedule).bias,
-        Exact.UNIT_VARIANCE: law(Gaussian(_MEANS, 1.0), VPLinear()).wasserstein,
+        Exact.POINT_MASS: found(Gaussian(_MEANS, 0.0), schedule).wasserstein,
+        Exact.MEAN: found(Gaussian(_MEANS, _VARIANCES), schedule).bias,
+        Exact.UNIT_VARIANCE: found(Gaussian(_MEANS, 1.0), VPLinear()).wasserstein,
     }
     if solver.own_variance is not None:
-        errors[Exact.OWN_GAUSSIAN] = law(Gaussian((0.0,), solver.own_variance), schedule).wasserstein
+        errors[Exact.OWN_GAUSSIAN] = found(Gaussian((0.0,), solver.own_variance), schedule).wasserstein
     return frozenset(claim for claim, error in errors.items() if error < _ROUNDING)

@@ -1,9 +1,9 @@
-"""The law of a stochastic sampler on a mixture in one dimension, with no Monte Carlo.
+"""The distribution of a stochastic sampler's output on a mixture in one dimension, with no Monte Carlo.
 
-A linear sampler's step makes of the state, of the readings at the nodes before, of its own readings and of its noises
-the next state, with coefficients that probing shows. So the expectation of a function of the output obeys a backward
-recursion, `v_n(x_n, x_n-1, ..) = E v_n+1(x_n+1, x_n, ..)`: over the noises by Gauss-Hermite quadrature, between the
-points of a grid of states by local interpolation.
+A linear sampler's step makes the next state of the state, of the model outputs at the nodes before, of those of its own
+evaluations and of its noises, with coefficients that probing shows. So the expectation of a function of the output
+obeys a backward recursion, `v_n(x_n, x_n-1, ..) = E v_n+1(x_n+1, x_n, ..)`: over the noises by Gauss-Hermite
+quadrature, between the points of a grid of states by local interpolation.
 """
 
 import math
@@ -30,7 +30,7 @@ _STENCIL = 8  # points of an interpolation
 _HERMITE = 12  # points of the quadrature over one noise, and 4 more for every doubling of the other grid
 _FREQUENCIES = (0.5, 1.0, 2.0, 3.0)  # in units of 1 / standard deviation
 _LONGEST_MEMORY = 2
-_MOST_READINGS, _MOST_STATES = 3e8, 2e6
+_MOST_EVALUATIONS, _MOST_STATES = 3e8, 2e6
 
 
 def characteristic_error(
@@ -45,17 +45,16 @@ def characteristic_error(
     """How far the characteristic function of the output is from the exact one, started from the exact marginal; and the
     number of evaluations.
 
-    The root mean square over frequencies of 0.5, 1, 2 and 3 over the standard deviation of the exact law. More `points`
-    of the grid of states resolve narrower modes. Raises
-    ValueError for a target of more than one dimension, a sampler that is not linear, or one that remembers more than
-    the readings at its last two nodes.
+    The root mean square over frequencies of 0.5, 1, 2 and 3 over the standard deviation of the exact distribution.
+    More `points` of the grid of states resolve narrower modes. Raises ValueError for a target of more than one
+    dimension, a sampler that is not linear, or one that remembers more than the model outputs at its last two nodes.
     """
     if target.event_shape != (1,):
         raise Unmeasurable(
-            f"the law on a mixture is computed in one dimension: event shape (1,), not {target.event_shape}"
+            f"the distribution on a mixture is computed in one dimension: event shape (1,), not {target.event_shape}"
         )
     end = target.at(schedule, grid.end)
-    frequencies = np.array(_FREQUENCIES) / _spread(end)[1]
+    frequencies = np.array(_FREQUENCIES) / _mean_and_std(end)[1]
     means, variances, weights = _parts(end)
     # E exp(i k x) = sum_j w_j exp(i k m_j - k^2 v_j / 2)
     exact = np.exp(1j * np.multiply.outer(frequencies, means) - np.multiply.outer(frequencies**2, variances) / 2)
@@ -82,7 +81,7 @@ def _expectations(
         )
     start = target.at(schedule, grid.start)
     density = torch.exp(start.log_prob(torch.from_numpy(states[0])[:, None])).numpy()
-    # the trapezoidal rule: spectrally accurate for what decays at both ends
+    # the trapezoidal rule: spectrally accurate for what goes to 0 at both ends
     return (states[0][1] - states[0][0]) * np.tensordot(density, v.reshape(points, -1), 1)
 
 
@@ -90,9 +89,9 @@ def _expectations(
 class _Step:
     """One step: rows for the state of each of its evaluations, and of the next node.
 
-    A row holds what multiplies the state and the data reading at the `memory` nodes before, the last one first, the
-    state at the step's start, the step's own readings (at `times`), and its noises. `remembered`: times of readings
-    before.
+    A row holds what multiplies the state and the denoised data at the `memory` nodes before, the last one first, the
+    state at the step's start, the data of the step's evaluations (at `times`), and its noises. `remembered`: the times
+    of the evaluations before that it uses.
     """
 
     rows: np.ndarray
@@ -140,31 +139,31 @@ class _Step:
         def along(axis: int, values: np.ndarray) -> np.ndarray:
             return values.reshape(*(-1 if i == axis else 1 for i in range(dims)))
 
-        def reading(t: float, x: np.ndarray) -> np.ndarray:
+        def denoised(t: float, x: np.ndarray) -> np.ndarray:
             rows = torch.from_numpy(np.array(x).reshape(-1, 1))
             return target.posterior(schedule.alpha(t), schedule.sigma(t), rows)[0].numpy().reshape(x.shape)
 
         terms: list[np.ndarray] = []
         for i, t in enumerate(self.remembered):
-            terms += [along(1 + i, states[1 + i]), along(1 + i, reading(t, states[1 + i]))]
+            terms += [along(1 + i, states[1 + i]), along(1 + i, denoised(t, states[1 + i]))]
         terms.append(along(0, states[0]))
         for k, row in enumerate(self.rows):
             noise = along(dims - 1, z @ row[before:][seen])
             state = sum((c * value for c, value in zip(row, terms, strict=False) if c), noise)
             if k < len(self.times):
-                terms.append(reading(self.times[k], state))
+                terms.append(denoised(self.times[k], state))
         lengths = [len(states[i]) if i < len(states) else 1 for i in range(1 + memory)]
         reached = np.broadcast_to(state, (*lengths, len(chances)))
         return _averaged(ahead, v, reached, chances)
 
 
 def _check_cost(steps: Sequence["_Step"], points: int, memory: int, quadrature: int) -> None:
-    """Raises ValueError where the readings of one run are too many."""
-    readings = sum(points ** (1 + memory) * quadrature**step.noises_seen * (len(step.times) + 1) for step in steps)
-    if readings > _MOST_READINGS or points ** (1 + memory) > _MOST_STATES:
+    """Raises ValueError where one run would take too many evaluations."""
+    evaluations = sum(points ** (1 + memory) * quadrature**step.noises_seen * (len(step.times) + 1) for step in steps)
+    if evaluations > _MOST_EVALUATIONS or points ** (1 + memory) > _MOST_STATES:
         raise Unmeasurable(
-            f"its law on a mixture would take {readings:.0e} readings: what is remembered, and the noises that the "
-            "evaluations of one step see, multiply them"
+            f"its distribution on a mixture would take {evaluations:.0e} evaluations: what is remembered, and "
+            "the noises that the evaluations of one step see, multiply them"
         )
 
 
@@ -176,18 +175,18 @@ def _steps(body: Unrolled) -> list[_Step]:
         step = next((step for step in tried if step is not None), None)
         if step is None:
             raise Unmeasurable(
-                f"step {n} remembers more than the states and readings at its own node and the last {_LONGEST_MEMORY}: "
-                "its law on a mixture cannot be computed"
+                f"step {n} remembers more than the states and model outputs at its node and the last "
+                f"{_LONGEST_MEMORY}: its distribution on a mixture cannot be computed"
             )
         steps.append(step)
     return steps
 
 
 def _step(body: Unrolled, n: int, memory: int) -> _Step | None:
-    """Step `n`, if the states and readings at the last `memory` nodes, and nothing more, are enough."""
+    """Step `n`, if the states and model outputs at the last `memory` nodes, and nothing more, are enough."""
     found = body.coefficients
     own = list(range(body.evaluations[n], body.evaluations[n + 1]))
-    # a reading at a node is the first one after it; only such a reading is known from the states at the nodes
+    # an evaluation at a node is the first one after it; only its output is known from the states at the nodes
     before = [n - 1 - i for i in range(memory)]
     first = [int(body.evaluations[m]) for m in before]
     if any(np.abs(found.array[k] - body.nodes[m]).max() > 1e-12 for k, m in zip(first, before, strict=True)):
@@ -198,12 +197,12 @@ def _step(body: Unrolled, n: int, memory: int) -> _Step | None:
     states = body.nodes[[*before, n]]
     rows = []
     for row in [*found.array[own], body.nodes[n + 1]]:
-        share = np.linalg.lstsq(states[:, others].T, row[others], rcond=None)[0]
-        rest = row - share @ states
+        weights = np.linalg.lstsq(states[:, others].T, row[others], rcond=None)[0]
+        rest = row - weights @ states
         if np.abs(rest[others]).max() > 1e-9 * (1 + np.abs(row).max()):
             return None
-        remembered = np.stack([share[:-1], rest[[1 + k for k in first]]], axis=1).ravel()
-        rows.append([*remembered, share[-1], *rest[[1 + k for k in own]], *rest[noises]])
+        remembered = np.stack([weights[:-1], rest[[1 + k for k in first]]], axis=1).ravel()
+        rows.append([*remembered, weights[-1], *rest[[1 + k for k in own]], *rest[noises]])
     return _Step(np.array(rows), tuple(found.times[first].tolist()), tuple(found.times[own].tolist()))
 
 
@@ -219,11 +218,11 @@ def _smoothed(v: np.ndarray, nodes: np.ndarray, std: float) -> np.ndarray:
     if std == 0:
         return v
     z, chances = _hermite(1, 2 * _HERMITE)
-    return np.tensordot(_shares(nodes, nodes[:, None] + std * z[:, 0], chances), v, 1)
+    return np.tensordot(_node_weights(nodes, nodes[:, None] + std * z[:, 0], chances), v, 1)
 
 
-def _shares(nodes: np.ndarray, x: np.ndarray, chances: np.ndarray) -> np.ndarray:
-    """What the value at each node weighs in the mean of interpolations at each row of `x` of shape (rows, Q)."""
+def _node_weights(nodes: np.ndarray, x: np.ndarray, chances: np.ndarray) -> np.ndarray:
+    """The weight of the value at each node in the mean of interpolations at each row of `x` of shape (rows, Q)."""
     first, weights = _stencils(nodes, x)
     rows, found = np.arange(len(x))[:, None] * len(nodes) + first, np.zeros(len(x) * len(nodes))
     for j, w in enumerate(weights * chances):
@@ -236,15 +235,15 @@ def _averaged(nodes: np.ndarray, v: np.ndarray, x: np.ndarray, chances: np.ndarr
     Q) with some chances; the others move up by one: the state at the node is the one before of the next.
     """
     if v.ndim == 2:
-        return np.asarray(_shares(nodes, x, chances) @ v)
+        return np.asarray(_node_weights(nodes, x, chances) @ v)
     first, weights = _stencils(nodes, x)
     # argument i + 1 of v is axis i of x, where v has that argument
-    held = [
+    others = [
         np.arange(x.shape[i]).reshape(*(-1 if j == i else 1 for j in range(x.ndim))) if v.shape[1 + i] > 1 else 0
         for i in range(v.ndim - 2)
     ]
     return np.asarray(
-        sum(np.einsum("...q,...qf->...f", w, v[(first + j, *held)]) for j, w in enumerate(weights * chances))
+        sum(np.einsum("...q,...qf->...f", w, v[(first + j, *others)]) for j, w in enumerate(weights * chances))
     )
 
 
@@ -270,7 +269,7 @@ def _parts(target: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return means, target.spectrum.values.reshape(-1).expand(len(means)).numpy(), target.weights.numpy()
 
 
-def _spread(target: GaussianMixture) -> tuple[float, float]:
+def _mean_and_std(target: GaussianMixture) -> tuple[float, float]:
     """Mean and standard deviation."""
     means, variances, weights = _parts(target)
     mean = float(weights @ means)

@@ -1,4 +1,4 @@
-"""Are the outputs of two samplers one law? On a Gaussian the exact laws say, elsewhere samples do."""
+"""Whether the outputs of two samplers have one distribution: exactly on a Gaussian, by samples elsewhere."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from scorediff.verify.measured import Measurement
 from scorediff.verify.moments import moments, wasserstein
 from scorediff.verify.probe import eta_for, pose
 from scorediff.verify.runs import GAUSSIAN, PlainFunction, as_solver, ends
-from scorediff.verify.slope import Point, Slope, fit
+from scorediff.verify.slope import ConvergencePoint, Slope, fit
 from scorediff.verify.two_sample import Alternative, TwoSample, check, power, scaled, two_sample, whole
 
 __all__ = ["Marginals", "Refinement", "Sampler", "marginals"]
@@ -30,10 +30,12 @@ _SAMPLES, _ALPHA, _REPLICATES = 10_000, 1e-3, 50
 
 @dataclass(frozen=True)
 class Sampler:
-    """A solver (itself, its name, or a function `(denoise, x_T, grid) -> x_0`), an eta and a number of steps.
+    """A solver and how it is run.
 
-    `eta` is by default 0 where the solver solves the flow, else 1. `grid` is the rule that spaces the steps, the
-    solver's own by default. An adaptive solver ignores `steps`. Raises TypeError or ValueError for anything else.
+    `solver`: itself, its name, or a function `(denoise, x_T, grid) -> x_0`; DDIM by default, which runs at any eta.
+    `eta`: of the reverse SDE; by default 0 where the solver solves the flow, else 1. `steps`: how many, 50 unless
+    said, as is usual for DDIM; an adaptive solver ignores them. `grid`: the rule that spaces them, by default the
+    solver's own. Raises TypeError or ValueError for anything else.
     """
 
     solver: Solver | str | PlainFunction = "ddim"
@@ -44,7 +46,7 @@ class Sampler:
     def __post_init__(self) -> None:
         as_solver(self.solver)
         if self.eta is not None and not (isinstance(self.eta, (int, float)) and 0 <= self.eta < math.inf):
-            raise ValueError(f"eta = {self.eta!r}: give a number from 0 on, or None for the solver's own")
+            raise ValueError(f"eta = {self.eta!r}: give a number from 0 on, or None for the solver's default")
         whole("steps", self.steps, 1)
         if not (self.grid is None or isinstance(self.grid, (Spacing, str))):
             raise TypeError(f"grid = {self.grid!r}: give a Spacing or its name; its ends are t_start= and t_end=")
@@ -61,7 +63,7 @@ class Sampler:
 
     @property
     def declared(self) -> int:
-        """The order of its law; 1, the least of what converges, where none is declared."""
+        """The order of its distribution; 1, the least of what converges, where none is declared."""
         solver = self.resolved
         return (solver.weak_order if self.effective_eta else solver.order or solver.weak_order) or 1
 
@@ -75,14 +77,15 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Refinement:
-    """How far the exact laws of two outputs are apart, in Wasserstein-2, down a ladder of refinements.
+    """How far the exact distributions of two outputs are apart, in Wasserstein-2, down a ladder of refinements.
 
-    `points`: the distances; their `steps` are those of the first sampler, the second has `ratio` times as many.
-    `expected`: the lower of the two orders. `slope` is None where a `tolerance` was asked for. Distances up to
-    `rounding` count as none.
+    `points`: the distances; their `steps` are those of the first sampler. `slope`: the order at which they fall, None
+    where a tolerance was given. `expected`: the lower of the two declared orders. `ratio`: how many times as many steps
+    the second sampler has. `rounding`: distances up to it are none. `tolerance`: the largest distance that is taken for
+    one distribution, None where the slope decides.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[ConvergencePoint, ...]
     slope: Slope | None
     expected: int
     ratio: float
@@ -96,7 +99,7 @@ class Refinement:
 
     @property
     def same(self) -> bool:
-        """One law in the limit of small steps; or to the tolerance, where there is one."""
+        """Whether it is one distribution in the limit of small steps; or to the tolerance, where there is one."""
         if self.tolerance is not None:
             return self.wasserstein <= self.tolerance
         return not self._fault or self._at_rounding
@@ -107,19 +110,19 @@ class Refinement:
         last = self.points[-1]
         measured = f"{last.error:.1e} at {self._steps(last)}"
         if self.tolerance is not None:
-            kind, bound = ("one law", "within") if self.same else ("different laws", "above")
+            kind, bound = ("one distribution", "within") if self.same else ("different distributions", "above")
             return f"{kind}: W2 is {measured}, {bound} the tolerance {self.tolerance:g}"
         slope = self.slope
         if slope is not None and slope.order is not None and not self._fault:
-            return f"one law: W2 falls at order {slope.order:.2f}, {measured}"
+            return f"one distribution: W2 falls at order {slope.order:.2f}, {measured}"
         if self._at_rounding:
-            return f"one law: W2 is {measured}, which is rounding"
+            return f"one distribution: W2 is {measured}, which is rounding"
         if slope is None or slope.floor is not None:
-            return f"different laws: W2 stays at {last.error:.2g}"
+            return f"different distributions: W2 stays at {last.error:.2g}"
         if slope.order is None or slope.order <= 0:
-            return f"different laws: W2 does not fall, {measured}"
+            return f"different distributions: W2 does not fall, {measured}"
         order = f"order {slope.order:.2f}, not {self.expected}"
-        return f"not shown to be one law: W2 falls at {order}, {measured}"
+        return f"not shown to be one distribution: W2 falls at {order}, {measured}"
 
     def __str__(self) -> str:
         return self.verdict
@@ -133,7 +136,7 @@ class Refinement:
         # by the rule that declared orders are held to, but for having more
         return Measurement("", self.slope).fault(self.expected)
 
-    def _steps(self, point: Point) -> str:
+    def _steps(self, point: ConvergencePoint) -> str:
         return (
             f"{point.steps:g} steps" if self.ratio == 1 else f"{point.steps:g} and {self.ratio * point.steps:g} steps"
         )
@@ -141,7 +144,10 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Marginals:
-    """What `marginals` found of two samplers, `a` and `b`: a `Refinement` on a Gaussian, a `TwoSample` elsewhere."""
+    """What `marginals` found of two samplers.
+
+    `a` and `b`: the samplers in words. `found`: a `Refinement` on a Gaussian, a `TwoSample` elsewhere.
+    """
 
     a: str
     b: str
@@ -149,7 +155,7 @@ class Marginals:
 
     @property
     def same(self) -> bool:
-        """Are the outputs one law, as far as was measured?"""
+        """Whether the outputs have one distribution, as far as was measured."""
         return self.found.same
 
     @property
@@ -175,13 +181,13 @@ def marginals(
     alternative: Alternative | None = None,
     seed: int = 0,
 ) -> Marginals:
-    """Are the outputs of samplers `a` and `b` one law? `b = None` is the exact marginal at t_end.
+    """Whether the outputs of samplers `a` and `b` have one distribution; `b = None` is the exact marginal at t_end.
 
     Both start from the exact marginal at t_start; by default the log-SNR goes from -2 to 2, on VP-linear.
 
-    On a `Gaussian` (the default) without Monte Carlo: the steps of both are doubled again and again, and the laws are
-    one if their Wasserstein-2 distance falls at the lower of the two declared orders, within 0.15, or is rounding. With
-    a `tolerance` only the distance at the given steps is asked for, to be at most that.
+    On a `Gaussian` (the default) without Monte Carlo: the steps of both are doubled again and again, and the
+    distributions are one if their Wasserstein-2 distance falls at the lower of the two declared orders, within 0.15, or
+    is rounding. With a `tolerance` only the distance at the given steps is asked for, to be at most that.
 
     On any other target by `n` samples of each (10000) at the given steps: see `two_sample`, at a false-alarm rate of
     `alpha` (1e-3). The result states how often a difference such as `alternative` (`scaled(1.05)`) would be found.
@@ -191,7 +197,7 @@ def marginals(
     linear.
 
     >>> print(marginals(Sampler("ddim", eta=0.3, steps=20), Sampler("dpm++2m", steps=20)))  # doctest: +ELLIPSIS
-    ddim (eta = 0.3, 20 steps) and dpm++2m (20 steps): one law: W2 falls at order 1.00, ... at 320 steps
+    ddim (eta = 0.3, 20 steps) and dpm++2m (20 steps): one distribution: W2 falls at order 1.00, ... at 320 steps
     """
     samplers = [s if isinstance(s, Sampler) else Sampler(s) for s in ((a,) if b is None else (a, b))]
     schedule, target = schedule or VPLinear(), GAUSSIAN if target is None else target
@@ -202,13 +208,13 @@ def marginals(
     pair = _Pair(samplers, schedule, span)
     found: Refinement | TwoSample
     if isinstance(target, Gaussian):
-        _refuse("a Gaussian's laws are known without samples", n=n, alpha=alpha, alternative=alternative)
+        _refuse("distributions on a Gaussian are known without samples", n=n, alpha=alpha, alternative=alternative)
         found = pair.refined(target, tolerance)
     else:
-        _refuse("only on a Gaussian is the distance of two laws known", tolerance=tolerance)
+        _refuse("only on a Gaussian is the distance of two distributions known", tolerance=tolerance)
         alpha, n = _ALPHA if alpha is None else alpha, _SAMPLES if n is None else n
         found = pair.sampled(target, n, alpha, scaled(1.05) if alternative is None else alternative, seed)
-    return Marginals(str(samplers[0]), "the exact law" if b is None else str(samplers[1]), found)
+    return Marginals(str(samplers[0]), "the exact marginal" if b is None else str(samplers[1]), found)
 
 
 def _refuse(reason: str, **options: Any) -> None:
@@ -219,7 +225,7 @@ def _refuse(reason: str, **options: Any) -> None:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two samplers, or one and the exact law; `span` holds t_start and t_end."""
+    """Two samplers, or one and the exact marginal; `span` holds t_start and t_end."""
 
     samplers: list[Sampler]
     schedule: Schedule
@@ -231,7 +237,9 @@ class _Pair:
         for solver in (sampler.resolved for sampler in self.samplers):
             if solver.adaptive:
                 way_out = "give the Gaussian as a GaussianMixture of one component, to test samples"
-                raise ValueError(f"{solver!r} chooses its steps from values, so its law cannot be computed: {way_out}")
+                raise ValueError(
+                    f"{solver!r} chooses its steps from values, so its distribution cannot be computed: {way_out}"
+                )
         exact = target.at(self.schedule, self.span["t_end"])
         square = exact.mean.square().sum() + exact.spectrum.values.mean() * exact.mean.numel()
         rounding = _ROUNDING * math.sqrt(float(square))
@@ -246,7 +254,7 @@ class _Pair:
         fewest = min(sampler.steps for sampler in self.samplers)
         return max(_RUNGS, 1 + math.ceil(math.log2(_FINEST / fewest)))
 
-    def _distance(self, target: Gaussian, factor: int) -> Point:
+    def _distance(self, target: Gaussian, factor: int) -> ConvergencePoint:
         rules: dict[str, Any] = {"schedule": self.schedule, **self.span}
         one, *rest = (
             moments(s.resolved, target, steps=factor * s.steps, grid=s.grid, eta=s.effective_eta, **rules)
@@ -255,7 +263,9 @@ class _Pair:
         distance = (
             wasserstein((one.means, one.variances), (rest[0].means, rest[0].variances)) if rest else one.wasserstein
         )
-        return Point(factor * self.samplers[0].steps, one.calls + sum(other.calls for other in rest), distance)
+        return ConvergencePoint(
+            factor * self.samplers[0].steps, one.calls + sum(other.calls for other in rest), distance
+        )
 
     def sampled(self, target: Target, n: int, alpha: float, alternative: Alternative, seed: int) -> TwoSample:
         if not isinstance(alternative, Alternative):
@@ -278,7 +288,7 @@ class _Pair:
 
 
 class _Joint(Noise):
-    """Normals drawn for all rows at once: a row depends on its batch, which makes no difference to their law."""
+    """Normals drawn for all rows at once: a row depends on its batch, its distribution does not."""
 
     def __call__(self, a: float, b: float, tag: int = 0) -> Tensor:
         return self._normals(a, b, tag, 0)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scorediff.verify.slope import Point, Slope
+from scorediff.verify.slope import ConvergencePoint, Slope
 
 __all__ = ["Measurement", "OrderReport"]
 
@@ -15,9 +15,11 @@ _HIGH = 5  # from this order on the interval decides
 
 @dataclass(frozen=True)
 class Measurement:
-    """The slope of a solver's errors on one problem, and evaluations `per_step`, counted.
+    """What was measured of a solver on one problem.
 
-    `skipped` says why there is none though nothing speaks against the solver, `failed` what happened where it failed.
+    `problem`: in words. `slope`: of its errors against its steps, None where there is none. `per_step`: evaluations
+    that one more step takes, as counted; None where that varies. `skipped`: why there is no slope though nothing speaks
+    against the solver. `failed`: what happened where it failed.
     """
 
     problem: str
@@ -63,8 +65,9 @@ class Measurement:
 class OrderReport:
     """What `verify.order` found: a measurement per problem, and whether the declared order holds.
 
-    `kind`: "order" (of the error at the end of a trajectory), "weak order" (of the law of the output) or "strong order"
-    (of the error along one Brownian path). `nfe`: evaluations per step, as declared.
+    `solver`: its name. `kind`: "order" (of the error at the end of a trajectory), "weak order" (of the distribution of
+    the output) or "strong order" (of the error along one Brownian path). `declared`: the order that it must have, None
+    where none is declared. `nfe`: evaluations per step, as declared. `measurements`: one for each problem.
     """
 
     solver: str
@@ -90,7 +93,7 @@ class OrderReport:
         return None if self.worst is None or self.worst.slope is None else self.worst.slope.interval
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[ConvergencePoint, ...]:
         """The points of that measurement."""
         return () if self.worst is None or self.worst.slope is None else self.worst.slope.points
 
@@ -129,7 +132,7 @@ class OrderReport:
 
     @property
     def ok(self) -> bool:
-        """Is the measured order the declared one, on every problem?"""
+        """Whether the measured order is the declared one, on every problem."""
         return not self.faults
 
     @property

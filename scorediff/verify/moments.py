@@ -1,4 +1,4 @@
-"""The exact law of a sampler's output on a Gaussian target, to rounding and with no Monte Carlo.
+"""The exact distribution of a sampler's output on a Gaussian target, to rounding and with no Monte Carlo.
 
 The denoiser of a Gaussian is affine, so a linear sampler makes of its start and its noises, in every eigendirection,
 `offset + slope x_T + sum_k loading_k z_k`: probing it once gives all of these.
@@ -22,11 +22,12 @@ __all__ = ["Moments", "moments", "wasserstein"]
 
 @dataclass(frozen=True)
 class Moments:
-    """The law of a sampler's output at the end of its grid, and the `exact` marginal there, both Gaussian.
+    """The distribution of a sampler's output at the end of its grid, and the exact marginal there, both Gaussian.
 
-    `means` and `variances`, `exact_means` and `exact_variances` are those of the eigendirections of the target's
-    covariance, of shape (D,), float64; `basis` of shape (D, D) holds these directions as columns, None for the axes.
-    `calls` of the denoiser it took, and normals, `noises`, that an entry of the output is made of besides the start.
+    `means` and `variances`: of the output, along the eigendirections of the target's covariance, of shape (D,),
+    float64. `exact_means` and `exact_variances`: those of the marginal. `basis`, of shape (D, D): the directions as
+    columns, None for the axes. `event_shape`: of one sample. `calls`: evaluations of the denoiser. `noises`: how many
+    normals an entry of the output is made of besides the start.
     """
 
     means: Tensor
@@ -39,8 +40,8 @@ class Moments:
     noises: int
 
     @property
-    def law(self) -> Gaussian:
-        """The law of the output."""
+    def output(self) -> Gaussian:
+        """The distribution of the output."""
         return self._gaussian(self.means, self.variances)
 
     @property
@@ -55,12 +56,12 @@ class Moments:
 
     @property
     def wasserstein(self) -> float:
-        """The Wasserstein-2 distance of the two laws."""
+        """The Wasserstein-2 distance of the two."""
         return wasserstein((self.means, self.variances), (self.exact_means, self.exact_variances))
 
     @property
     def kl(self) -> float:
-        """`KL(output | exact)`; infinite where the output has no variance and the exact law has."""
+        """`KL(output | exact)`; infinite where the output has no variance and the marginal has."""
         # KL = 1/2 sum_i [v/v' + (m - m')^2 / v' - 1 - log(v/v')]
         ratio = self.variances / self.exact_variances
         shift = (self.means - self.exact_means).square() / self.exact_variances
@@ -69,7 +70,7 @@ class Moments:
     def __str__(self) -> str:
         ratio = (self.variances / self.exact_variances).sqrt()
         return (
-            f"W2 {self.wasserstein:.3e} to the exact law, KL {self.kl:.3e}; means {self.bias:.3e} apart, "
+            f"W2 {self.wasserstein:.3e} to the exact marginal, KL {self.kl:.3e}; means {self.bias:.3e} apart, "
             f"standard deviations {float(ratio.min()):.6f} to {float(ratio.max()):.6f} of the exact ones"
         )
 
@@ -82,8 +83,8 @@ def wasserstein(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> flo
     """The Wasserstein-2 distance of two Gaussians with one eigenbasis, by their means and variances along it."""
     # W2^2 = |m - m'|^2 + sum_i (sqrt v_i - sqrt v'_i)^2
     (mean, variance), (mean_, variance_) = one, other
-    spread = variance.sqrt() - variance_.sqrt()
-    return float(torch.sqrt((mean - mean_).square().sum() + spread.square().sum()))
+    stds = variance.sqrt() - variance_.sqrt()
+    return float(torch.sqrt((mean - mean_).square().sum() + stds.square().sum()))
 
 
 def moments(
@@ -98,20 +99,22 @@ def moments(
     t_start: float | None = None,
     t_end: float | None = None,
 ) -> Moments:
-    """The law that a fixed-grid sampler makes of `start`, the exact marginal at its first node by default.
+    """The distribution that a fixed-grid sampler makes of `start`, the exact marginal at its first node by default.
 
     `grid` is a `Grid`, or the rule that makes one of `steps` steps (by default the solver's own, on the schedule's
     whole domain or from `t_start` to `t_end`). `eta` is 0 where the solver solves the flow, else 1. `start` must have
     the eigendirections of the target: its covariance isotropic, or made by `target.at`.
 
-    Raises ValueError where the solver is adaptive, or not linear in its start, its readings and its noises.
+    Raises ValueError where the solver is adaptive, or not linear in its start, its evaluations and its noises.
 
     >>> print(moments("ddpm", Gaussian((1.0,), (0.25,)), steps=100))  # doctest: +ELLIPSIS
-    W2 ... to the exact law, KL ...; means ... apart, standard deviations 0.9... to 0.9... of the exact ones
+    W2 ... to the exact marginal, KL ...; means ... apart, standard deviations 0.9... to 0.9... of the exact ones
     """
     solver, target, schedule = resolve(solver), target or Gaussian(), checked_schedule(schedule)
     if not isinstance(target, Gaussian):
-        raise TypeError(f"target = {target!r}: the exact law is that on a Gaussian(...); elsewhere ask verify.order")
+        raise TypeError(
+            f"target = {target!r}: the exact distribution is known on a Gaussian(...); elsewhere use verify.order"
+        )
     eta = eta_for(solver, eta)
     size = target.mean.numel()
     straight = _straight(target)
@@ -135,17 +138,17 @@ def moments(
 
 
 def _straight(target: Gaussian) -> Gaussian:
-    """The target in its own eigenbasis: diagonal, of event shape (D,)."""
+    """The target in its eigenbasis: diagonal, of event shape (D,)."""
     mean, basis = target.mean.flatten(), target.spectrum.basis
     return Gaussian(mean if basis is None else basis.T @ mean, Spectrum(target.spectrum.values.expand(mean.shape)))
 
 
-def _along(law: Gaussian, target: Gaussian) -> tuple[Tensor, Tensor]:
-    """Mean and variance of `law` along the eigendirections of `target`. Raises ValueError where it has others."""
-    if law.event_shape != target.event_shape:
-        raise ValueError(f"the start has event shape {law.event_shape}, the target {target.event_shape}")
-    mean, basis = law.mean.flatten(), target.spectrum.basis
-    covariance = law.covariance if basis is None else basis.T @ law.covariance @ basis
+def _along(first: Gaussian, target: Gaussian) -> tuple[Tensor, Tensor]:
+    """Mean and variance of `first` along the eigendirections of `target`. Raises ValueError where it has others."""
+    if first.event_shape != target.event_shape:
+        raise ValueError(f"the start has event shape {first.event_shape}, the target {target.event_shape}")
+    mean, basis = first.mean.flatten(), target.spectrum.basis
+    covariance = first.covariance if basis is None else basis.T @ first.covariance @ basis
     variances = covariance.diagonal()
     rest = covariance - torch.diag(variances)
     if float(rest.abs().max()) > 1e-9 * float(variances.abs().max()):

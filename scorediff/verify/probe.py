@@ -1,6 +1,6 @@
 """Seeing through a fixed-grid sampler: what its output is made of, by running it once on unit vectors.
 
-A linear sampler maps its start, the readings of its denoiser and its noises linearly to its output. So a batch whose
+A linear sampler maps its start, the outputs of its denoiser and its noises linearly to its output. So a batch whose
 rows are unit vectors, one row for each of these, comes out as the coefficients. One row more is a random combination of
 all the others: where it does not come out as the same combination, the sampler is not linear, and is refused.
 """
@@ -23,7 +23,8 @@ from scorediff.spacings import Grid
 
 __all__ = ["Interval", "Unmeasurable", "Weights", "eta_for", "pose", "probe"]
 
-#: A noise that a sampler asked for: where from, where to (on its clock), its tag, and whether it is the area.
+#: A noise that a sampler asked for: where from, where to (in its integration variable), its tag, and whether it is the
+#: area.
 Interval = tuple[float, float, int, bool]
 
 _TOLERANCE = 1e-7  # by how much the combination may differ, in units of the largest term it is made of
@@ -34,7 +35,7 @@ class Unmeasurable(ValueError):
 
 
 class Weights:
-    """The random combination: what start, readings and noises weigh in it, of shape (count, entries).
+    """The random combination: the weights of start, outputs and noises in it, of shape (count, entries).
 
     The same in every run; other for every entry, so that one that looks at another shows; large enough that a clipping
     does.
@@ -81,7 +82,7 @@ class Reached(NamedTuple):
 
 @dataclass(frozen=True)
 class Probed:
-    """What came out: states of shape (rows, entries), whose rows are zeros, start, readings, noises, combination."""
+    """What came out: states of shape (rows, entries), whose rows are zeros, start, outputs, noises, combination."""
 
     start: Tensor
     steps: tuple[Reached, ...]
@@ -100,9 +101,9 @@ class Probed:
 def eta_for(solver: Solver, eta: float | None) -> float:
     """`eta`, or what the solver is for: 0 where it solves the flow, 1 otherwise."""
     if eta is not None and (isinstance(eta, bool) or not isinstance(eta, (int, float))):
-        raise TypeError(f"eta = {eta!r}: give a number from 0 on, or None for the solver's own")
+        raise TypeError(f"eta = {eta!r}: give a number from 0 on, or None for the solver's default")
     if eta is not None and not 0 <= eta < np.inf:
-        raise ValueError(f"eta = {eta}: give a number from 0 on, or None for the solver's own")
+        raise ValueError(f"eta = {eta}: give a number from 0 on, or None for the solver's default")
     if eta is None:
         return 0.0 if ProbabilityFlow in solver.solves else 1.0
     return float(eta)
@@ -120,11 +121,11 @@ def probe(
     denoiser_of: Callable[[Weights, int], DenoiserBase],
     *,
     entries: int = 1,
-    with_readings: bool = False,
+    with_outputs: bool = False,
 ) -> Probed:
     """Run `solver` on unit vectors.
 
-    `denoiser_of(weights, rows)` makes the denoiser for states of shape (rows, entries); `with_readings` makes a row for
+    `denoiser_of(weights, rows)` makes the denoiser for states of shape (rows, entries); `with_outputs` makes a row for
     each of its calls, which it fills.
 
     Raises ValueError where the solver is adaptive, not linear, or asks for noises of overlapping intervals.
@@ -132,7 +133,7 @@ def probe(
     if solver.adaptive:
         raise Unmeasurable(f"{solver!r} chooses its steps from values: only a solver on a fixed grid has coefficients")
     first = _run(solver, grid, eta, denoiser_of, (2, 3, entries))
-    known = 2 + first.calls * with_readings
+    known = 2 + first.calls * with_outputs
     rows = known + len(first.intervals) + 1
     seen = _run(solver, grid, eta, denoiser_of, (known, rows, entries))
     _check_disjoint(solver, seen.intervals)
@@ -143,7 +144,7 @@ def probe(
     if not off < _TOLERANCE:
         raise Unmeasurable(
             f"{solver!r} is not linear entry by entry: a combination of inputs comes out {off:.1e} of its size away "
-            "from the combination of outputs (a clipping, an iteration, a look at other entries, noise of its own?)"
+            "from the combination of outputs (a clipping, an iteration, a look at other entries, noise that it draws?)"
         )
     return seen
 
@@ -167,10 +168,10 @@ def _run(
         return noise
 
     def note(step: Step) -> None:
-        reached.append(Reached(step.x.clone(), door.calls, len(noise.intervals)))
+        reached.append(Reached(step.x.clone(), counter.calls, len(noise.intervals)))
 
     problem = CountingDenoiser.before(pose(denoiser, eta), start, grid)
-    door: Any = problem.denoiser
+    counter: Any = problem.denoiser
     solve(problem, start, solver, grid=grid, noise=made, callback=note, progress=False).check()  # type: ignore[arg-type]
     return Probed(start, tuple(reached), tuple(noise.intervals), denoiser)
 
@@ -183,5 +184,5 @@ def _check_disjoint(solver: Solver, intervals: Sequence[Interval]) -> None:
             if next_lo < hi - 1e-9 * (1 + abs(hi)):
                 raise ValueError(
                     f"{solver!r} asks for noises over [{lo:.6g}, {hi:.6g}] and [{next_lo:.6g}, {next_hi:.6g}], which "
-                    "overlap and would not be independent: split them at their ends, or give them tags of their own"
+                    "overlap and would not be independent: split them at their ends, or give each its own tag"
                 )

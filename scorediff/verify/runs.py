@@ -40,7 +40,7 @@ __all__ = [
 #: A plain sampler: `(denoise, x_T, grid) -> x_0`, where `denoise(t, x)` gives `(data, noise)`.
 PlainFunction = Callable[[Any, Any, Grid], Any]
 
-#: Several eigenvalues, so that none sits on a zero of the leading error; and two laws that are not Gaussian.
+#: Several eigenvalues, so that none sits on a zero of the leading error; and two distributions that are not Gaussian.
 GAUSSIAN = Gaussian(np.linspace(-1, 1, 8), np.geomspace(0.03, 4, 8))
 MIXTURE = GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 LINE = GaussianMixture((0.3, 0.7), ((1.0,), (-0.6,)), (0.1, 0.3))
@@ -116,12 +116,12 @@ def as_solver(given: Solver | str | PlainFunction, declared: float | None = None
         raise ValueError(f"declared = {declared}: an order is above 0 and finite")
     if isinstance(given, type) or not (isinstance(given, (Solver, str)) or callable(given)):
         way_out = f"write {given.__name__}()" if isinstance(given, type) else "give a Solver, its name, or a function"
-        raise TypeError(f"{given!r} is no solver: {way_out}")
+        raise TypeError(f"{given!r} is not a solver: {way_out}")
     return resolve(given) if isinstance(given, (Solver, str)) else _Function(given, declared)
 
 
 def stochastic(solver: Solver) -> bool:
-    """Does it solve the flow in law alone: is it the law of its output whose order it declares?"""
+    """Whether it solves the flow in distribution alone, so that the order it declares is that of its distribution."""
     return solver.order is None and solver.weak_order is not None
 
 

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Point", "Slope", "Use", "counted", "fit", "settled"]
+__all__ = ["ConvergencePoint", "Slope", "Use", "counted", "fit", "settled"]
 
 _LEAST = 4  # points of a fit
 _STEADY = 0.04  # how far the slope may move as coarse points come in, where errors fall smoothly
 _FLAT = 0.3  # a slope below which errors have stopped falling
-_BENT = 0.35  # how far an extrapolated slope may widen the interval: one that is farther away tells of scatter
+_BENT = 0.35  # how far an extrapolated slope may widen the interval: one that is farther away is scatter
 _SCATTERED = 0.5  # the band of the finest points beyond which errors do not fall smoothly
 _CLEAR = 30.0  # how many times the floor an error must be, so that the slope shows through
 
@@ -29,8 +29,12 @@ class Use(Enum):
 
 
 @dataclass(frozen=True)
-class Point:
-    """One run: `steps` (a mean, for an adaptive solver), `evaluations` per sample, the `error`, what became of it."""
+class ConvergencePoint:
+    """One run.
+
+    `steps`: how many, a mean over samples for an adaptive solver. `evaluations`: of the denoiser, per sample. `error`:
+    in units of the state. `use`: what became of the point in the fit.
+    """
 
     steps: float
     evaluations: float
@@ -40,41 +44,43 @@ class Point:
 
 @dataclass(frozen=True)
 class Slope:
-    """The `order` at which errors fall and its 95 % interval, None where too few points are left to tell.
+    """What a regression found of errors against steps.
 
-    `floor`: where the errors stop falling, well above rounding; None where they do not.
+    `order`: at which errors fall, None where too few points are left. `interval`: its 95 % interval, likewise.
+    `floor`: where the errors stop falling, well above rounding; None where they do not. `points`: all of them, from
+    coarse to fine.
     """
 
     order: float | None
     interval: tuple[float, float] | None
     floor: float | None
-    points: tuple[Point, ...]
+    points: tuple[ConvergencePoint, ...]
 
     @property
-    def fitted(self) -> tuple[Point, ...]:
+    def fitted(self) -> tuple[ConvergencePoint, ...]:
         """The points of the fit."""
         return tuple(p for p in self.points if p.use is Use.FITTED)
 
     @property
     def exact(self) -> bool:
-        """Are all errors at rounding?"""
+        """Whether all errors are at rounding."""
         return bool(self.points) and all(p.use is Use.ROUNDING for p in self.points)
 
 
-def counted(points: Sequence[Point]) -> float:
+def counted(points: Sequence[ConvergencePoint]) -> float:
     """Evaluations that one more step takes."""
     a, b = points[0], points[-1]
     return (b.evaluations - a.evaluations) / (b.steps - a.steps)
 
 
-def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slope:
-    """The slope of `points`, by steps from coarse to fine; errors up to `rounding` count for nothing.
+def fit(points: Sequence[ConvergencePoint], rounding: float, *, smooth: bool = True) -> Slope:
+    """The slope of `points`, by steps from coarse to fine; errors up to `rounding` say nothing.
 
     From the fine end, points at rounding are left out, then those where errors have stopped falling. From the
     coarse end, points that move the slope away from that of the finest four. The interval is the 95 % band of the
     regression, and holds the slope of the finest four and, with five points or more, those that `a - p log N + b /
     N` and the same with `+ c / N^2` have for N -> infinity. Errors that are not `smooth` in the steps, those of an
-    adaptive solver, are held to their finer half and its band, which the interval then holds too.
+    adaptive solver, are fitted by their finer half and its band, which the interval then holds too.
     """
     left = [replace(p, use=_bare_use(p, rounding)) for p in points]
     used = [i for i, p in enumerate(left) if p.use is Use.FITTED]
@@ -95,30 +101,30 @@ def fit(points: Sequence[Point], rounding: float, *, smooth: bool = True) -> Slo
         left[used[0]] = replace(left[used[0]], use=Use.COARSE)
         used = used[1:]
     order, band = _regression([left[i] for i in used])
-    held = [order - band, order + band, finest]
+    within = [order - band, order + band, finest]
     if not smooth:
-        held += [finest - scatter, finest + scatter]
+        within += [finest - scatter, finest + scatter]
     elif not scatters and len(used) > _LEAST:
         bent = (_regression([left[i] for i in used], bends=bends)[0] for bends in (1, 2))
-        held += [min(max(slope, order - _BENT), order + _BENT) for slope in bent]
-    return Slope(order, (min(held), max(held)), floor, tuple(left))
+        within += [min(max(slope, order - _BENT), order + _BENT) for slope in bent]
+    return Slope(order, (min(within), max(within)), floor, tuple(left))
 
 
-def settled(points: Sequence[Point], rounding: float) -> bool:
-    """Has the slope come to rest, or will no finer point be of use?"""
+def settled(points: Sequence[ConvergencePoint], rounding: float) -> bool:
+    """Whether the slope has come to rest, or no finer point will be of use."""
     used = [p for p in points if _bare_use(p, rounding) is Use.FITTED]
     if len(used) < len(points) or len(used) < _LEAST + 2:
         return len(used) < len(points) and bool(points) and _bare_use(points[-1], rounding) is not Use.FITTED
     return abs(_regression(used[-_LEAST:])[0] - _regression(used[-_LEAST - 2 : -2])[0]) <= _STEADY
 
 
-def _bare_use(point: Point, rounding: float) -> Use:
+def _bare_use(point: ConvergencePoint, rounding: float) -> Use:
     if not math.isfinite(point.error):
         return Use.FAILED
     return Use.ROUNDING if point.error <= rounding else Use.FITTED
 
 
-def _floor(points: Sequence[Point]) -> float | None:
+def _floor(points: Sequence[ConvergencePoint]) -> float | None:
     """The error at which the finest points stay, if three or more do."""
     slopes = [_local(a, b) for a, b in pairwise(points)]
     flat = 0
@@ -127,11 +133,11 @@ def _floor(points: Sequence[Point]) -> float | None:
     return None if flat < 2 else float(np.median([p.error for p in points[-1 - flat :]]))
 
 
-def _local(a: Point, b: Point) -> float:
+def _local(a: ConvergencePoint, b: ConvergencePoint) -> float:
     return -math.log(b.error / a.error) / math.log(b.steps / a.steps)
 
 
-def _regression(points: Sequence[Point], *, bends: int = 0) -> tuple[float, float]:
+def _regression(points: Sequence[ConvergencePoint], *, bends: int = 0) -> tuple[float, float]:
     """`p` of `log error = a - p log N`, with terms of `b / N + c / N^2`, and the half width of its 95 % band."""
     from scipy.stats import t
 

@@ -23,9 +23,11 @@ _ROUNDING = 1e-14  # of one step, in units of its state
 
 @dataclass(frozen=True)
 class StepOrder:
-    """The order of one step on `even` steps and on `uneven` ones, infinite where a step is exact to rounding.
+    """What `step_order` found.
 
-    `declared`: the order of the whole run, which a step has as well unless it starts from a corrected state.
+    `solver`: its name. `declared`: the order of the whole run, which a step has as well unless it starts from a
+    corrected state; None where none is declared. `even` and `uneven`: the order of one step on such steps, infinite
+    where a step is exact to rounding.
     """
 
     solver: str
@@ -60,8 +62,8 @@ def step_order(
     both kinds of steps, so these are compared with one another. Of a function `(denoise, x_T, grid) -> x_0` the states
     between are the ends of shorter runs.
 
-    `declared`: the order, instead of the solver's own. `schedule`: VP-linear if left out, over log-SNRs from -2 to 2.
-    Raises TypeError or ValueError for what is no solver of the flow on a fixed grid.
+    `declared`: the order, in place of what the class says. `schedule`: VP-linear if left out, over log-SNRs from -2 to
+    2. Raises TypeError or ValueError for what is not a solver of the flow on a fixed grid.
 
     >>> print(step_order("dpm++2m"))  # doctest: +ELLIPSIS
     dpm++2m: order of one step 2... on even steps, 2... on uneven ones: OK

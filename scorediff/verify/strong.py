@@ -29,7 +29,7 @@ from scorediff.verify.runs import (
     grid_of,
     refined,
 )
-from scorediff.verify.slope import Point, counted, fit
+from scorediff.verify.slope import ConvergencePoint, counted, fit
 
 __all__ = ["strong_order"]
 
@@ -55,9 +55,9 @@ def strong_order(
 
     The error at `N` steps is the mean over 512 samples of the distance to the output of twice as many (a root mean
     square over samples would be that of the few that start where a mixture parts). That samples settle does not say
-    that their law is right: the weak order does. Without `target` and `schedule`: on a Gaussian and on a mixture, on
-    VP, over log-SNRs from -2 to 2. `steps` must double; of a `Grid` every step is split into as many parts. Raises
-    TypeError or ValueError for what cannot be run, an adaptive solver among it.
+    that their distribution is right: the weak order does. Without `target` and `schedule`: on a Gaussian and on a
+    mixture, on VP, over log-SNRs from -2 to 2. `steps` must double; of a `Grid` every step is split into as many parts.
+    Raises TypeError or ValueError for what cannot be run, an adaptive solver among it.
 
     >>> print(strong_order("ddpm", target=Gaussian((0.5,), 0.2), steps=(8, 16, 32, 64, 128)))  # doctest: +ELLIPSIS
     ddpm: strong order measured ... (... to ...), declared 1: OK
@@ -71,18 +71,18 @@ def strong_order(
     first, last = ends(one)
     span = (first if t_start is None else t_start, last if t_end is None else t_end)
     measurements = []
-    for law in [GAUSSIAN, MIXTURE] if target is None else [checked_target(target)]:
-        run = _Coupled(solver, law, one, eta, seed)
+    for each in [GAUSSIAN, MIXTURE] if target is None else [checked_target(target)]:
+        run = _Coupled(solver, each, one, eta, seed)
         if isinstance(rule, Grid):
             nodes = [refined(rule, one, n) for n in steps]
         else:
             nodes = [grid_of(solver, one, n, rule, *span, run.problem) for n in steps]
         ends_of = [run(node) for node in nodes]
         points = [
-            Point(node.steps, a[1], _distance(b[0] - a[0]))
+            ConvergencePoint(node.steps, a[1], _distance(b[0] - a[0]))
             for node, (a, b) in zip(nodes, pairwise(ends_of), strict=False)
         ]
-        words = f"{described(law)}, {type(one).__name__}, eta = {eta:g}"
+        words = f"{described(each)}, {type(one).__name__}, eta = {eta:g}"
         measurements.append(Measurement(words, fit(points, _ROUNDING), counted(points)))
     wanted = solver.strong_order if declared is None else declared
     return OrderReport(solver.name, "strong order", wanted, solver.nfe, tuple(measurements))

@@ -1,9 +1,10 @@
-"""Are two sets of samples draws of one law? A permutation test of the energy distance, and tests of the moments."""
+"""Whether two sets of samples come from one distribution: a permutation test of the energy distance, and of moments."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 
 __all__ = ["Alternative", "PValue", "TwoSample", "check", "power", "scaled", "shifted", "two_sample", "whole"]
 
-_LEAST = 20  # samples of each: below, a t-test of squares is no test
+_LEAST = 20  # samples of each: below, a t-test of squares says nothing
 _MOST = 2000  # samples of each in the energy distance, which holds the square of their number
 _PRODUCTS = 60  # up to so many second moments all are tested, beyond only those of single entries
-_ENERGY_SHARE = 0.5  # of the false-alarm rate; the moments have the rest
+_ENERGY_FRACTION = 0.5  # of the false-alarm rate; the moments have the rest
 _ROUNDING, _TIE = 1e-12, 1e-9  # of the size of an entry, of a distance: what differs by less is equal
 _BLOCK = 250  # relabellings at a time
 _RELABELLING, _DRAWS = 1, 2  # streams of a seed; numpy's stream 0 is that of the seed alone, which samples come from
@@ -22,8 +23,9 @@ _RELABELLING, _DRAWS = 1, 2  # streams of a seed; numpy's stream 0 is that of th
 
 @dataclass(frozen=True)
 class Alternative:
-    """A law that a test should tell apart: what `change` makes of samples of shape (n, ...); `name` fits "... would be
-    found".
+    """A distribution that a test should distinguish.
+
+    `name`: in words that fit "... would be found". `change`: makes its samples of others, both of shape (n, ...).
     """
 
     name: str
@@ -63,7 +65,7 @@ def shifted(by: float = 0.1) -> Alternative:
 
 @dataclass(frozen=True)
 class PValue:
-    """One of the tests: its p-value, and the one `corrected` for all the tests that were made."""
+    """One of the tests: its `name`, its p-value `p`, and the one `corrected` for all the tests that were made."""
 
     name: str
     p: float
@@ -72,10 +74,12 @@ class PValue:
 
 @dataclass(frozen=True)
 class TwoSample:
-    """What `two_sample` found: laws that are one are called different with probability `alpha` at most.
+    """What `two_sample` found.
 
-    `energy`: the energy distance, `2 E|x - y| - E|x - x'| - E|y - y'|`. `sizes`: samples of each. `power`: how often a
-    difference such as `alternative` is found, in `replicates` simulated pairs; None where nobody asked.
+    `p_values`: of every test. `energy`: the energy distance, `2 E|x - y| - E|x - x'| - E|y - y'|`. `sizes`: samples of
+    each. `alpha`: the false-alarm rate, with which equal distributions are called different at most. `permutations`:
+    relabellings behind the energy distance. `power`: the fraction of `replicates` simulated pairs in which a difference
+    such as `alternative` is found; None, and no replicates, where that was not simulated.
     """
 
     p_values: tuple[PValue, ...]
@@ -89,12 +93,12 @@ class TwoSample:
 
     @property
     def smallest(self) -> PValue:
-        """The test that speaks loudest against one law."""
+        """The test that speaks loudest against one distribution."""
         return min(self.p_values, key=lambda test: (test.corrected, test.p))
 
     @property
     def same(self) -> bool:
-        """Was no difference found?"""
+        """Whether no difference was found."""
         return self.smallest.corrected > self.alpha
 
     @property
@@ -102,7 +106,7 @@ class TwoSample:
         """In words, with what would have been found."""
         test, rate = self.smallest, f"at a false-alarm rate of {self.alpha:g}"
         if not self.same:
-            return f"different laws: corrected p {test.corrected:.2g} ({test.name}), {rate}"
+            return f"different distributions: corrected p {test.corrected:.2g} ({test.name}), {rate}"
         said = f"no difference found: smallest corrected p {test.corrected:.2g} ({test.name})"
         if self.power is None:
             return f"{said}, {rate}"
@@ -114,11 +118,11 @@ class TwoSample:
 
 
 def two_sample(x: Tensor, y: Tensor, *, alpha: float = 1e-3, seed: int = 0) -> TwoSample:
-    """Test whether `x` of shape (n, ...) and `y` of shape (m, ...), independent samples, are draws of one law.
+    """Test whether `x` of shape (n, ...) and `y` of shape (m, ...), independent samples, have one distribution.
 
-    Half of `alpha` goes to the energy distance (of at most 2000 samples of each), whose null law is that of random
-    relabellings; half, by Bonferroni, to Welch's tests of every mean and second moment about the common mean: of all
-    pairs of entries where these are at most 60, else of single entries. `seed` fixes the relabellings.
+    Half of `alpha` goes to the energy distance (of at most 2000 samples of each), whose null distribution is that of
+    random relabellings; half, by Bonferroni, to Welch's tests of every mean and second moment about the common mean: of
+    all pairs of entries where these are at most 60, else of single entries. `seed` fixes the relabellings.
 
     Raises TypeError or ValueError for fewer than 20 samples, shapes that differ, numbers that are not finite, and an
     alpha outside [1e-4, 0.5].
@@ -138,7 +142,7 @@ def two_sample(x: Tensor, y: Tensor, *, alpha: float = 1e-3, seed: int = 0) -> T
     reached = int((null >= energy - _TIE * float(torch.cat(some).norm(dim=1).mean())).sum())
     names, p_values = _moment_tests(a, b)
     p_energy = (1 + reached) / (1 + count)
-    tests = [PValue("energy distance", p_energy, min(1.0, p_energy / _ENERGY_SHARE))]
+    tests = [PValue("energy distance", p_energy, min(1.0, p_energy / _ENERGY_FRACTION))]
     corrected = np.minimum(1.0, p_values * _moment_factor(len(names)))
     tests += [PValue(*test) for test in zip(names, p_values.tolist(), corrected.tolist(), strict=True)]
     return TwoSample(tuple(tests), energy, (len(a), len(b)), alpha, count)
@@ -153,10 +157,10 @@ def power(
     seed: int = 0,
     replicates: int = 50,
 ) -> float:
-    """How often `two_sample` finds `n` draws of a law and `n` of its `alternative` different.
+    """How often `two_sample` finds `n` draws of a distribution and `n` of its `alternative` different.
 
     `draw(n, seed)` gives samples of shape (n, ...), as `target.sample` does. The quantile of the energy distance is
-    that of the relabellings of one pair of the law, shared by the `replicates`: between seeds, the answer moves by some
+    that of the relabellings of one pair of draws, shared by the `replicates`: between seeds, the answer moves by some
     hundredths more than the replicates alone would make it.
 
     Raises TypeError or ValueError as `two_sample` does, and for less than one replicate.
@@ -171,8 +175,8 @@ def power(
         return _rows("a draw", x), _rows("a changed draw", alternative(y) if k else y)
 
     null = np.concatenate(list(_relabelled(*_for_energy(*pair(0), rng), count, rng)))
-    # p = (1 + reached) / (1 + count) is at most the share where fewer than `rank` are reached
-    rank = math.floor(alpha * _ENERGY_SHARE * (1 + count) * (1 + 1e-12))
+    # p = (1 + reached) / (1 + count) is at most that fraction of alpha where fewer than `rank` are reached
+    rank = math.floor(alpha * _ENERGY_FRACTION * (1 + count) * (1 + 1e-12))
     quantile = float(np.sort(null)[-rank])
 
     def found(k: int) -> bool:
@@ -193,8 +197,8 @@ def check(n: int, alpha: float, seed: int) -> None:
 
 
 def whole(name: str, value: int, least: int) -> int:
-    """`value` as an int. Raises TypeError where it is no whole number, ValueError where it is below `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    """`value` as an int. Raises TypeError where it is not a whole number, ValueError where it is below `least`."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} = {value!r}: give a whole number, {least} or more")
     if index(value) < least:
         raise ValueError(f"{name} = {value}: give {least} or more")
@@ -202,10 +206,10 @@ def whole(name: str, value: int, least: int) -> int:
 
 
 def _permutations(alpha: float) -> int:
-    """How many relabellings it takes for the energy distance to be found too large at its share of `alpha`."""
+    """How many relabellings it takes for the energy distance to be found too large at its fraction of `alpha`."""
     if not 1e-4 <= alpha <= 0.5:
         raise ValueError(f"alpha = {alpha}: give a false-alarm rate between 1e-4 and 0.5, such as 1e-3")
-    return max(999, math.ceil(1 / (_ENERGY_SHARE * alpha)) - 1)
+    return max(999, math.ceil(1 / (_ENERGY_FRACTION * alpha)) - 1)
 
 
 def _rows(name: str, x: Tensor) -> Tensor:
@@ -251,7 +255,7 @@ def _relabelled(x: Tensor, y: Tensor, count: int, rng: np.random.Generator) -> I
 
 def _moment_factor(tests: int) -> float:
     """What a p-value is multiplied by for there being so many `tests` of moments."""
-    return tests / (1 - _ENERGY_SHARE)
+    return tests / (1 - _ENERGY_FRACTION)
 
 
 def _moment_tests(x: Tensor, y: Tensor) -> tuple[list[str], np.ndarray]:
@@ -276,8 +280,8 @@ def _welch(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
     v, w = a.var(0, ddof=1) / len(a), b.var(0, ddof=1) / len(b)
     least = np.maximum(_ROUNDING * scale, np.finfo(float).tiny ** 0.5)
-    # nu = (v + w)^2 / (v^2 / (n - 1) + w^2 / (m - 1)), by shares so that nothing overflows
-    share = v / np.maximum(v + w, least**2)
-    freedom = 1 / np.maximum(share**2 / (len(a) - 1) + (1 - share) ** 2 / (len(b) - 1), 1 / (len(a) + len(b) - 2))
+    # nu = (v + w)^2 / (v^2 / (n - 1) + w^2 / (m - 1)), by fractions so that nothing overflows
+    fraction = v / np.maximum(v + w, least**2)
+    freedom = 1 / np.maximum(fraction**2 / (len(a) - 1) + (1 - fraction) ** 2 / (len(b) - 1), 1 / (len(a) + len(b) - 2))
     z = (a.mean(0) - b.mean(0)) / np.maximum(np.sqrt(v + w), least)
     return np.asarray(2 * t.sf(np.abs(z), freedom))

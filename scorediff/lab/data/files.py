@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from scorediff._core.progress import each
 from scorediff.lab.data.arrays import Data
 
 __all__ = ["from_file", "from_folder"]
@@ -79,8 +80,6 @@ def from_file(path: str | Path) -> Data:
 def _read_all(
     root: Path, paths: list[Path], size: int | None, gray: bool, progress: bool
 ) -> tuple[list[np.ndarray], list[str]]:
-    from tqdm.auto import tqdm
-
     def read(path: Path) -> np.ndarray | str:
         try:
             return _pixels(path, size, gray)
@@ -88,10 +87,7 @@ def _read_all(
             return f"{path.relative_to(root)} ({error})"
 
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(
-            pool.map(read, paths), total=len(paths), unit="image", disable=None if progress else True, leave=False
-        )
-        found = list(bar)
+        found = list(each(pool.map(read, paths), progress, unit="image", total=len(paths)))
     return [a for a in found if not isinstance(a, str)], [a for a in found if isinstance(a, str)]
 
 

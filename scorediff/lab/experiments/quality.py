@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scorediff._core.progress import each
 from scorediff.lab.checkpoints import Checkpoint
 from scorediff.lab.data import Data
 from scorediff.lab.experiments.table import Experiment, check_fit, loose, starts
@@ -46,8 +47,6 @@ def quality(
     Adaptive solvers run at tolerances from 0.3 to 0.01 instead. A run that fails has no distance. Raises ValueError for
     data that the network does not take, or of fewer than 40 samples.
     """
-    from tqdm.auto import tqdm
-
     check_fit(checkpoint, data)
     if min(n, len(data)) < 40:
         raise ValueError(f"{n} samples and {len(data)} of {data.title}: at least 40 of each are needed")
@@ -70,7 +69,7 @@ def quality(
     given = starts(checkpoint, n, seed)
     strata = given["cond"]["label"].cpu().numpy() if checkpoint.classes else None
     rows: dict[tuple[str, Any, Any], tuple[float, float, float, float]] = {}
-    for name, eta, s, solver in tqdm(runs, unit="run", disable=None if progress else True, leave=False):
+    for name, eta, s, solver in each(runs, progress, unit="run", total=len(runs)):
         if (name, eta, s) in rows:
             continue
         denoiser = checkpoint.denoiser

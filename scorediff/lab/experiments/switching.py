@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from scorediff._core import registry
+from scorediff._core.progress import each
 from scorediff.lab.checkpoints import Checkpoint
 from scorediff.lab.experiments.table import Experiment, loose, rms, starts
 from scorediff.lab.pictures import draw_rows, new_figure, save_figure
@@ -35,8 +36,6 @@ def switching(
     fails, or asks for more than twenty times the budget (implicit ones ask for a Jacobian by differences), has its
     status in the table, and no row in the picture.
     """
-    from tqdm.auto import tqdm
-
     known = registry.names(Solver)  # type: ignore[type-abstract]
     chosen = {name: known[name] for name in known if type(known[name]).__module__.startswith("scorediff.")}
     if solvers is not None:
@@ -46,7 +45,7 @@ def switching(
     truth = sample(flow, solver=ExponentialAdams(rtol=1e-4), **given, seed=seed, progress=False).check()
     rows: list[tuple[Any, ...]] = [("true flow", float(truth.evaluations.mean()), 0.0, "success")]
     sheet, labels = [truth.x], ["true flow"]
-    for name, solver in tqdm(chosen.items(), unit="solver", disable=None if progress else True, leave=False):
+    for name, solver in each(chosen.items(), progress, unit="solver", total=len(chosen)):
         on_flow = ProbabilityFlow in solver.solves
         problem: Any = flow if on_flow else ReverseSDE(checkpoint.denoiser)
         try:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scorediff._core import registry
+from scorediff._core.progress import bar
 from scorediff.denoiser import Denoiser
 from scorediff.lab.checkpoints import Checkpoint, save
 from scorediff.lab.data import Data
@@ -139,20 +140,18 @@ class _Training:
 
     def go(self, save_every: int, picture_every: int, averages: int, progress: bool, callback: Any) -> Checkpoint:
         """Train to the end."""
-        from tqdm.auto import tqdm
-
         recipe, began, before = self.recipe, time.perf_counter(), self.seconds
         keep = {round(i * recipe.steps / averages) for i in range(1, averages + 1)}
         if self.run is not None and self.step == recipe.steps and not (self.folder / "model.safetensors").is_file():
             self._save(*self._held_out())
-        bar = tqdm(total=recipe.steps, initial=self.step, unit="step", disable=None if progress and self.main else True)
-        with bar, ThreadPoolExecutor(1) as ahead:
+        shown = bar(progress and self.main, recipe.steps, unit="step", done=self.step, stays=True)
+        with shown as steps, ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self.batches.at, self.step)
             while self.step < recipe.steps:
                 batch, coming = coming.result(), ahead.submit(self.batches.at, self.step + 1)
                 loss, norm = self._advance(on(batch, self.accelerator.device))
                 self.seconds = before + time.perf_counter() - began
-                bar.update()
+                steps.advance()
                 if callback is not None:
                     callback(self.step, loss)
                 if self.run is None:
@@ -164,10 +163,10 @@ class _Training:
                     mean, error = self._held_out()
                     self._log(loss, norm, held_out=mean, held_out_error=error)
                     self._save(mean, error)
-                    bar.set_postfix_str(f"loss {loss:.3g}, held out {mean:.4g}")
+                    steps.note(f"loss {loss:.3g}, held out {mean:.4g}")
                 elif self.step % _LOG_EVERY == 0:
                     self._log(loss, norm)
-                    bar.set_postfix_str(f"loss {loss:.3g}")
+                    steps.note(f"loss {loss:.3g}")
                 if picture_every and (self.step % picture_every == 0 or last):
                     self._picture()
         self.accelerator.wait_for_everyone()
@@ -288,7 +287,7 @@ class _Training:
         self.run.log(step=self.step, loss=loss, grad_norm=norm, lr=lr, seconds=self.seconds, **more)
 
     def _picture(self) -> None:
-        from scorediff.lab.pictures import contact_sheet
+        from scorediff.lab import pictures
         from scorediff.problems import ProbabilityFlow
         from scorediff.sampling import sample
         from scorediff.solvers import DPMSolverPP
@@ -297,7 +296,7 @@ class _Training:
         cond = {"label": torch.arange(n, device=self.accelerator.device) % self.classes} if self.classes else {}
         flow = ProbabilityFlow(self._checkpoint().denoiser)
         found = sample(flow, (n, *self.data.shape), DPMSolverPP(2), steps=20, cond=cond, progress=False)
-        contact_sheet(self.folder / f"samples-{self.step:08d}.png", found.x, scale=max(160 // self.data.shape[-1], 1))
+        pictures.save(found, self.folder / f"samples-{self.step:08d}.png")
 
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -162,8 +162,8 @@ class ExponentialRungeKutta43(_ExponentialPair):
     """Krogstad's order 4, with order 3 embedded, in which the evaluation after the step stands for the last stage.
 
     4 evaluations a step: that one is the first of the next one. The two evaluations whose difference is the estimate
-    may agree where both are wrong: at loose tolerances, and from data to noise, errors of fifty tolerances occur, and with a
-    part that leaves little at the start, such as `Preconditioned`, larger ones above 1e-4.
+    may agree where both are wrong: at loose tolerances, and from data to noise, errors of fifty tolerances occur, and
+    larger ones above 1e-4 with a part that leaves little at the start, such as `Preconditioned`.
     """
 
     source: ClassVar[str] = "Krogstad 2005"

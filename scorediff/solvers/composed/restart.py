@@ -28,7 +28,8 @@ class Restart(SolverWrapper):
 
     Both ends are moved outwards to nodes of the grid, and the way down is on the grid's own nodes, so that it is as
     fine as the rest. A stochastic solver of the flow: its distribution has the order of `solver`, which may be a
-    multistep method: it starts afresh after each turn. Raises ValueError where the run has no two nodes in the interval.
+    multistep method: it starts afresh after each turn. Raises ValueError where the run has no two nodes in the
+    interval.
 
     `solver`: any method of the flow; Heun's in s, as published. `s_min`, `s_max`: the interval, where the distribution
     of the data comes apart into its modes. `repeats`: how often it is gone through again.
