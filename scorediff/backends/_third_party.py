@@ -9,11 +9,8 @@ from torch import Tensor
 
 from scorediff._core.registry import nearest
 from scorediff.coordinates import Field
-from scorediff.problems import Problem
-from scorediff.solvers.tolerances import check_budget, check_tolerance
-from scorediff.spacings import Grid
 
-__all__ = ["BudgetExhausted", "Clock", "check_adaptive", "check_method", "column", "working"]
+__all__ = ["BudgetExhausted", "Clock", "check_method", "column", "working"]
 
 _ULPS = 2
 
@@ -32,7 +29,7 @@ class Clock:
 
     def __init__(self, field: Field, times: Sequence[float], dtype: torch.dtype) -> None:
         self._field, self._eps = field, _ULPS * torch.finfo(dtype).eps
-        self.readings = [float(field.clock(t)) for t in times]
+        self.readings = [float(field.value(t)) for t in times]
         self._nodes = sorted(zip(self.readings, times, strict=True))
         self._keys = [s for s, _ in self._nodes]
 
@@ -65,13 +62,6 @@ def check_method(solver: Any, method: str, known: Collection[str], elsewhere: st
     if method not in known:
         way_out = elsewhere or f"{nearest(str(method), known)} known: {', '.join(known)}"
         raise ValueError(f"{type(solver).__name__} has no method {method!r}{way_out}")
-
-
-def check_adaptive(solver: Any, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-    """Raise ValueError for coordinates, tolerances or a budget with which an adaptive guest cannot run."""
-    solver.coordinates.check(problem.schedule, grid.start, grid.end)
-    check_tolerance(solver.rtol, solver.atol, dtype)
-    check_budget(solver.max_evaluations, first=1)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

@@ -77,11 +77,11 @@ class _RungeKutta(Solver):
         moved, work, tableau = Field(problem, self.coordinates), Workspace(), self.tableau
         y = moved.enter(grid.start, x)
         for t, s in grid.pairs():
-            start, h = moved.clock(t), moved.clock(s) - moved.clock(t)
+            start, h = moved.value(t), moved.value(s) - moved.value(t)
             slopes: list[Any] = []
             for c, row in zip(tableau.c, tableau.a, strict=True):
                 stage = work.combine((1.0, y), *((h * a, k) for a, k in zip(row, slopes, strict=True)))
-                # grid nodes are passed on as they are, not through the clock and back
+                # grid nodes are passed on as they are, not through the variable and back
                 at = t if c == 0 else s if c == 1 else min(max(moved.time(start + c * h), min(t, s)), max(t, s))
                 slopes.append(moved.drift_at(at, stage))
             y = work.combine((1.0, y), *((h * b, k) for b, k in zip(tableau.b, slopes, strict=True)))

@@ -51,7 +51,7 @@ class EulerMaruyama(_BlackBoxSDE):
         moved, work = Field(problem, self.coordinates), Workspace()
         y = moved.enter(grid.start, x)
         for t, s in grid.pairs():
-            start, end = float(moved.clock(t)), float(moved.clock(s))
+            start, end = float(moved.value(t)), float(moved.value(s))
             std = float(moved.diffusion_at(t)) * abs(end - start) ** 0.5
             y = work.combine((1.0, y), (end - start, moved.drift_at(t, y)), (std, noise(start, end)))
             yield s, moved.leave(s, y)
@@ -73,7 +73,7 @@ class StochasticHeun(_BlackBoxSDE):
         moved, work = Field(problem, self.coordinates), Workspace()
         y = moved.enter(grid.start, x)
         for t, s in grid.pairs():
-            start, end = float(moved.clock(t)), float(moved.clock(s))
+            start, end = float(moved.value(t)), float(moved.value(s))
             h, z = end - start, noise(start, end)
             b_0, b_1 = (float(moved.diffusion_at(node)) * abs(h) ** 0.5 for node in (t, s))
             a_0 = moved.drift_at(t, y)

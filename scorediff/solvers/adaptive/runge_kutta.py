@@ -67,7 +67,7 @@ class _Run(AdaptiveRun):
         self.field, self.schedule, self.dtype = Field(problem, solver.coordinates), problem.schedule, x.dtype
         self.cost = len(self.tableau.b) - 1
         segments = Segments.of(problem.denoiser, grid)
-        variable, inverse = self.field.clock, self.field.time
+        variable, inverse = self.field.value, self.field.time
         stepping = Stepping.at_start(segments, variable, inverse, solver.controller, x.shape[0])
         # errors weigh as they do in data of unit variance
         super().__init__(solver, stepping, solver.calibration / float(error_weight(self.schedule, grid.end)))

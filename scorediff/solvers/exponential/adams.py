@@ -47,14 +47,14 @@ class _Adams(Multistep):
         schedule, first = steps.schedule, steps.start.log_snr[:, None]
         lo, hi = schedule.domain
         # the variable's own numbers range over many decades: taken in units of its step
-        start = self.variable.clock(schedule, steps.start.t[:, None])
-        size = self.variable.clock(schedule, steps.end.t[:, None]) - start
+        start = self.variable.value(schedule, steps.start.t[:, None])
+        size = self.variable.value(schedule, steps.end.t[:, None]) - start
 
         def at(u: np.ndarray) -> np.ndarray:
             t = np.clip(schedule.time_at(first + u), lo, hi)
-            return np.asarray((self.variable.clock(schedule, t) - start) / size)
+            return np.asarray((self.variable.value(schedule, t) - start) / size)
 
-        return lagrange_weights(history.kernel, history.h, (self.variable.clock(schedule, times) - start) / size, at)
+        return lagrange_weights(history.kernel, history.h, (self.variable.value(schedule, times) - start) / size, at)
 
 
 @dataclass(frozen=True)
