@@ -181,7 +181,10 @@ class DDIMCoordinates(RatioVariable, Coordinates):
 
 @dataclass(frozen=True)
 class Angle(RatioVariable, Coordinates):
-    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends."""
+    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends.
+
+    `data_std`: c, 1 as for data scaled to it.
+    """
 
     data_std: float = 1.0
 
@@ -236,6 +239,8 @@ class Field:
     """A problem seen in coordinates: what a black-box solver integrates, `dy = drift ds + diffusion dw`.
 
     `s` is a float, or a float64 array of shape (B,); `y` has the shape (B, ...) of the state.
+
+    `problem`: the flow or the reverse SDE. `coordinates`: what it is seen in.
     """
 
     problem: Problem

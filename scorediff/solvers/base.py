@@ -20,7 +20,11 @@ __all__ = ["AdaptiveSolver", "Exact", "Solver", "Status", "Step", "check_log_snr
 
 
 class Status(IntEnum):
-    """How a sample fares."""
+    """How a sample fares.
+
+    >>> Status(1).name
+    'BUDGET_EXHAUSTED'
+    """
 
     RUNNING = -1
     SUCCESS = 0

@@ -37,7 +37,10 @@ class _BlackBoxSDE(Solver):
 
 @dataclass(frozen=True)
 class EulerMaruyama(_BlackBoxSDE):
-    """`y_1 = y_0 + a_0 h + b_0 sqrt|h| z`."""
+    """`y_1 = y_0 + a_0 h + b_0 sqrt|h| z`.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     weak_order = 1
     strong_order = 1
@@ -59,7 +62,10 @@ class EulerMaruyama(_BlackBoxSDE):
 
 @dataclass(frozen=True)
 class StochasticHeun(_BlackBoxSDE):
-    """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, then `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`."""
+    """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, then `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     weak_order = 2
     strong_order = 1
