@@ -57,7 +57,7 @@ FORMS, KERNELS = f"{LINEAR_PARTS}.forms", f"{LINEAR_PARTS}.kernels"
 LEVEL, PRECONDITIONED, PARTS = f"{LINEAR_PARTS}.level", f"{LINEAR_PARTS}.preconditioned", f"{LINEAR_PARTS}.base"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
 DPM_SOLVER, UNIPC, PNDM = f"{EXPONENTIAL}.dpm_solver", f"{EXPONENTIAL}.unipc", f"{EXPONENTIAL}.pndm"
-ER_SDE, EXPONENTIAL_RK = f"{EXPONENTIAL}.er_sde", f"{EXPONENTIAL}.runge_kutta"
+ER_SDE, EXPONENTIAL_RK, ETD = f"{EXPONENTIAL}.er_sde", f"{EXPONENTIAL}.runge_kutta", f"{EXPONENTIAL}.etd"
 ANCESTRAL, CHURN = f"{COMPOSED}.ancestral", f"{COMPOSED}.churn"
 RESTART, LANGEVIN = f"{COMPOSED}.restart", f"{COMPOSED}.langevin"
 
@@ -750,7 +750,7 @@ SLIPS = [
          "(0.5,), (0.0, 0.5)", "(0.5,), (0.5, 0.0)"),
     Slip("a weight forgotten", "RK4", "weights (1/6, 1/3, 1/3)", RUNGE_KUTTA,
          "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 3, 1 / 3)"),
-    Slip("phi_2(z) for phi_2(z/2)", "Krogstad", "in a_32, whose stage is at the middle of the step", EXPONENTIAL_RK,
+    Slip("phi_2(z) for phi_2(z/2)", "Krogstad", "in a_32, whose stage is at the middle of the step", ETD,
          "{1: _P(2, 0.5)}, {2: 2 * _P(2)}", "{1: _P(2)}, {2: 2 * _P(2)}"),
     Slip("two digits swapped", "RK45", "-212/792 for -212/729", PAIRS,
          "-212 / 729", "-212 / 792"),

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 from discovery import UNRECORDED
@@ -133,6 +134,22 @@ print(*sorted(set(sys.modules) - before))"""
     heavy = {"scipy", "matplotlib", "torchdiffeq", "torchsde", "typer", "click", "rich", "tqdm", "diffusers", "pandas",
              "safetensors", "accelerate", "PIL", "transformers"}  # fmt: skip
     assert not roots & heavy
+
+
+def test_files_are_small():
+    sizes = {path: len(path.read_text().splitlines()) for path in (ROOT / "scorediff").rglob("*.py")}
+    assert median(sizes.values()) < 130
+    assert not [path for path, size in sizes.items() if size > 320]
+
+
+def test_no_two_modules_import_each_other():
+    imports = {}
+    for name in ["scorediff", *MODULES]:
+        text = Path(importlib.import_module(name).__file__).read_text()
+        imports[name] = {m for m in re.findall(r"^from (scorediff[\w.]*) import", text, re.MULTILINE)}
+    for one, others in imports.items():
+        for other in others:
+            assert one == other or one not in imports.get(other, ()), f"{one} and {other} import each other"
 
 
 def test_imports_run_downward_only():
