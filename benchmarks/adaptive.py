@@ -4,24 +4,24 @@ The error of a run is the root mean square, over samples and entries, of its dis
 trajectories end, in units of the data's root mean square. Targets, schedule and ends are those of `work_precision.py`,
 with fewer samples; all methods take the same starts, in float64. Every method runs at rtol = atol = 10^-1, 10^-1.5, ...
 until its error is below the smallest one asked for, it fails, or a sample wants more than 3000 evaluations. What an
-error costs is read off the lower envelope of these runs, by interpolation of its logarithm; "<=" stands where the
+error costs is taken from the lower envelope of these runs, by interpolation of its logarithm; "<=" stands where the
 loosest tolerance is already that good, "-" where the error is not reached.
 
 Evaluations are means over samples, rejected steps and starts included. They count what the steps of a sample take:
 where one step serves the whole batch, all calls. "rows" is what the network was given to do, per sample: diffrax under
 vmap and torchode step per sample, but go on evaluating samples that have arrived, until the last one does. Rows,
-milliseconds (one thread, the network's included, compilation left out) and reads are those of the cheapest run that
-reaches 1e-3. "reads/call" are the values of tensors that the host reads (item, bool, tolist, numpy and their like),
+milliseconds (one thread, the network's included, compilation left out) and syncs are those of the cheapest run that
+reaches 1e-3. "syncs/call" are the values of tensors that the host asks for (item, bool, tolist, numpy and their like),
 each a wait where the tensor is on a device, over batched calls of the network; what converting a peer's times into
-those of our denoiser reads is left out.
+those of our denoiser is left out.
 
 Peers, each at the same tolerances and otherwise by its defaults:
 
-* torchdiffeq, by our guest `TorchDiffEq`, one step for the batch and the worst sample held to the tolerance; and raw,
+* torchdiffeq, by our back end `TorchDiffEq`: one step for the batch, the worst sample held to the tolerance; and raw,
   by its own `odeint`, mean over the batch held. Raw it asks beyond the end of the run: there it sees the field at it.
-* SciPy, by our guest `SciPy`, a sample at a time, in float64 on the host.
+* SciPy, by our back end `SciPy`, a sample at a time, in float64 on the host.
 * k-diffusion's `sample_dpm_adaptive`, order 3 without noise: one step for the batch, in x/alpha against sigma/alpha.
-* diffrax's Tsit5 under vmap, in time, on the same law written in JAX; torchode's Tsit5, in time.
+* diffrax's Tsit5 under vmap, in time, on the same distribution written in JAX; torchode's Tsit5, in time.
 
     python benchmarks/adaptive.py --markdown docs/adaptive.md
     python benchmarks/adaptive.py --only rk45,torchode --targets ring,digits
@@ -51,7 +51,7 @@ import scorediff as sd
 from scorediff._core.tables import aligned
 
 ERRORS = (1e-2, 1e-3, 1e-4, 1e-6)
-LOOKED_AT = 1e-3  # the run whose rows, time and reads are shown
+LOOKED_AT = 1e-3  # the run whose rows, time and syncs are shown
 TOLERANCES = tuple(float(10 ** (-k / 2)) for k in range(2, 24))
 COUNTS = (64, 32, 16, 16)
 BUDGET = 3000
@@ -61,7 +61,7 @@ MARKS = "<!-- adaptive -->", "<!-- /adaptive -->"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Ends of shape (B, ...), evaluations and rows per sample, batched calls, and reads that are no fault of theirs."""
+    """Ends of shape (B, ...), evaluations and rows per sample, batched calls, and syncs that are not their fault."""
 
     x: Tensor
     evaluations: float
@@ -111,7 +111,7 @@ class Watched:
         return Outcome(x.reshape(self.shape), own, self.calls, self.calls, self.converted)
 
 
-# --- ours, and the guests
+# --- ours, and third-party back ends
 
 Maker = Callable[[float, Problem], sd.Solver]
 
@@ -336,7 +336,7 @@ def cells(method: Method, problem: Problem) -> list[str]:
     return [method.label, *needed, f"{out.rows:.0f}", f"{1e3 * seconds:.0f}", reads, curve.failure]
 
 
-HEADER = ["method", *(f"{error:.0e}" for error in ERRORS), "rows", "ms", "reads/call", "stopped at tolerance"]
+HEADER = ["method", *(f"{error:.0e}" for error in ERRORS), "rows", "ms", "syncs/call", "stopped at tolerance"]
 
 
 def chosen(words: str, name: str) -> bool:

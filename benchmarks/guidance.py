@@ -1,9 +1,10 @@
-"""What it is worth to declare where a guided equation jumps, and what guidance costs in rows.
+"""What is gained by declaring where a guided equation jumps, and what guidance costs in rows.
 
 `python benchmarks/guidance.py`: classifier-free guidance of scale 3 within 0.3 < sigma <= 3 on a mixture of two classes
-in two dimensions, on VP linear, float64. The truth is RK45 at 1e-10, leg by leg between the ends of the interval. Each
-adaptive solver runs with the ends declared and with them hidden; each multistep method on its own grid, on one that has
-the ends among its nodes besides, and leg by leg, with a start of its own at each end. Under a minute on one core.
+in two dimensions, on VP linear, float64. The truth is RK45 at 1e-10, segment by segment between the ends of the
+interval. Each adaptive solver runs with the ends declared and with them hidden; each multistep method on its own grid,
+on one that has the ends among its nodes besides, and segment by segment, with a starting procedure at each end. Under a
+minute on one core.
 """
 
 from collections.abc import Iterator
@@ -31,8 +32,8 @@ class Labelled:
     schedule: sd.schedules.Schedule = SCHEDULE
 
     def __call__(self, t: Any, x: Tensor, *, label: Tensor) -> tuple[Tensor, Tensor]:
-        readings = [target.denoiser(self.schedule)(t, x) for target in (*CLASSES, WHOLE)]
-        data, noise = (torch.stack([r[k] for r in readings])[label, torch.arange(len(x))] for k in (0, 1))
+        outputs = [target.denoiser(self.schedule)(t, x) for target in (*CLASSES, WHOLE)]
+        data, noise = (torch.stack([r[k] for r in outputs])[label, torch.arange(len(x))] for k in (0, 1))
         return data, noise
 
 
@@ -54,11 +55,13 @@ def rows() -> Iterator[list[str]]:
     """A row of the table for each run."""
     guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(Labelled(), 3.0, {"label": 2}), 0.3, 3.0)
     x, cond = sd.prior(SCHEDULE, (64, 2), dtype=torch.float64), {"label": LABEL}
-    ends = [SCHEDULE.t_start, *sorted(guided.breaks, reverse=True), SCHEDULE.t_end]
-    legs = [sd.Grid([first - 1e-13, last + 1e-13]) for first, last in pairwise(ends)]
+    ends = [SCHEDULE.t_start, *sorted(guided.discontinuities, reverse=True), SCHEDULE.t_end]
+    segments = [sd.Grid([first - 1e-13, last + 1e-13]) for first, last in pairwise(ends)]
     flow, truth = sd.ProbabilityFlow(guided), x
-    for leg in legs:
-        truth = sd.sample(flow, solver=sd.RK45(1e-10, 1e-10), x=truth, grid=leg, cond=cond, progress=False).check().x
+    for segment in segments:
+        truth = (
+            sd.sample(flow, solver=sd.RK45(1e-10, 1e-10), x=truth, grid=segment, cond=cond, progress=False).check().x
+        )
     adaptive = [f"exponential-adams:rtol={r:g}" for r in (1e-2, 1e-3, 1e-4)]
     adaptive += [f"rk45:rtol={r:g},atol={r:g}" for r in (1e-3, 1e-5)]
     for name in adaptive:
@@ -68,19 +71,22 @@ def rows() -> Iterator[list[str]]:
     for name in ("dpm++2m", "unipc-3"):
         for steps in (20, 40):
             own = sd.spacings.UniformLogSNR()(SCHEDULE, steps).times
-            for words, nodes in (("among the nodes", np.unique([*own, *guided.breaks])[::-1]), ("between nodes", own)):
+            for words, nodes in (
+                ("among the nodes", np.unique([*own, *guided.discontinuities])[::-1]),
+                ("between nodes", own),
+            ):
                 run = sd.sample(flow, solver=name, x=x, grid=nodes, cond=cond, progress=False)
                 yield row(f"{name}, {steps} steps", words, truth, [run])
             runs: list[sd.Solution] = []
-            for leg in legs:
-                part = abs(SCHEDULE.log_snr(leg.end) - SCHEDULE.log_snr(leg.start))
-                share = part / abs(SCHEDULE.log_snr(SCHEDULE.t_end) - SCHEDULE.log_snr(SCHEDULE.t_start))
+            for segment in segments:
+                part = abs(SCHEDULE.log_snr(segment.end) - SCHEDULE.log_snr(segment.start))
+                fraction = part / abs(SCHEDULE.log_snr(SCHEDULE.t_end) - SCHEDULE.log_snr(SCHEDULE.t_start))
                 nodes = sd.spacings.UniformLogSNR()(
-                    SCHEDULE, max(round(steps * share), 1), t_start=leg.start, t_end=leg.end
+                    SCHEDULE, max(round(steps * fraction), 1), t_start=segment.start, t_end=segment.end
                 )
                 start = runs[-1].x if runs else x
                 runs.append(sd.sample(flow, solver=name, x=start, grid=nodes, cond=cond, progress=False))
-            yield row(f"{name}, {steps} steps", "leg by leg", truth, runs)
+            yield row(f"{name}, {steps} steps", "segment by segment", truth, runs)
 
 
 def row(name: str, words: str, truth: Tensor, runs: list[sd.Solution]) -> list[str]:

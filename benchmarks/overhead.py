@@ -12,8 +12,8 @@ The floor is what one step has to move at the least: three operations into a buf
 stand the same three into fresh tensors.
 
 Per step are counted, on a state of two samples, the tensor operations that reach torch's dispatcher; of these those on
-one number per sample, shape (B,), and those on scalars, tensors of at most one element; and the reads by the host, on
-which a device would have to be waited for (item, nonzero and their like; tolist, numpy).
+one number per sample, shape (B,), and those on scalars, tensors of at most one element; and the values that the host
+asks for, each a wait for the device (item, nonzero and their like; tolist, numpy).
 
     python benchmarks/overhead.py --shapes 1x3x64x64,64x3x32x32 --steps 50 --threads 1 --repeat 5
 """
@@ -60,7 +60,7 @@ class Candidate(NamedTuple):
 
 
 def network_for(x: Tensor) -> Callable[..., Tensor]:
-    """A network that costs nothing. Two outputs in turn, so that a multistep method does not read one of them twice."""
+    """A network that costs nothing. Two outputs in turn, so that a multistep method does not get one of them twice."""
     outputs = cycle([torch.randn_like(x), torch.randn_like(x)])
 
     def network(x: Tensor, t: Any, **cond: Any) -> Tensor:
@@ -233,7 +233,7 @@ class _Dispatched(TorchDispatchMode):
 
 
 class _Converted(TorchFunctionMode):
-    """Reads that never reach the dispatcher."""
+    """Values asked for by the host that never reach the dispatcher."""
 
     reads = 0
 
@@ -261,7 +261,7 @@ def counts_per_step(make: Maker) -> Counts:
 
 @dataclass
 class Timer:
-    """Medians of the seconds a run of `steps` takes; the best of them counts."""
+    """Medians of the seconds a run of `steps` takes; of which the best is taken."""
 
     run: Run
     steps: int
@@ -323,7 +323,7 @@ def costs(made: list[Candidate], x: Tensor, steps: int, repeat: int) -> list[Cos
 
 HEADER = (
     *("shape", "sampler", "who, prediction", "us/step", "x floor", "x best peer", "set-up us", "whole/step"),
-    *("ops", "of (B,)", "scalar", "host reads"),
+    *("ops", "of (B,)", "scalar", "host syncs"),
 )
 
 
@@ -366,7 +366,7 @@ def main() -> None:
     parser.add_argument("--shapes", default=SHAPES, help="states to time, as BxCxHxW,... (%(default)s)")
     parser.add_argument("--steps", type=int, help="steps of the long run, 8 or more (50; 12 from 4 million numbers on)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (%(default)s)")
-    parser.add_argument("--repeat", type=int, default=5, help="medians of which the best counts (%(default)s)")
+    parser.add_argument("--repeat", type=int, default=5, help="medians of which the best is taken (%(default)s)")
     options = parser.parse_args()
     if options.steps is not None and options.steps < 8:
         parser.error(f"--steps {options.steps}: a slope wants at least 8")

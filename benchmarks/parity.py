@@ -3,10 +3,11 @@
 Both run on one grid, from one start, with one noise, on the exact denoiser of one Gaussian mixture. Printed is the
 largest difference of their outputs, relative to the largest entry, in float64 and in float32. Up to 1e-10 and 1e-5 they
 are "same". Where they differ, the table says by what, and which of the two has the order that ours declares: both are
-measured by `scorediff.verify.order`, on a mixture for the flow and in law on a Gaussian for the reverse SDE, there with
-the largest relative error of a variance after 16 steps, theirs and ours. Their multistep methods start with a ramp,
-which ends at order 2: what orders the steps after it have shows on grids with short first steps. Ours are told to,
-`start=lower-order`, wherever they would start otherwise: from order 3 on, without noise.
+measured by `scorediff.verify.order`, on a mixture for the flow and in distribution on a Gaussian for the reverse SDE,
+there with the largest relative error of a variance after 16 steps, theirs and ours. Their multistep methods start with
+steps of lower order, after which the whole is of order 2: what orders the later steps have shows on grids with short
+first steps. Ours are asked to do the same, `start=lower-order`, wherever they would start otherwise: from order 3 on,
+without noise.
 
 A peer is run by its own code, as a solver of ours (`Peer`); what had to be done so that its own method shows:
 
@@ -251,7 +252,7 @@ def k_diffusion() -> Any:
 
 @dataclass(frozen=True)
 class Stage:
-    """One call of a scheduler: the timestep it is told, s where the network is asked, and what draws its noise."""
+    """One call of a scheduler: the timestep it is given, s where the network is asked, and what draws its noise."""
 
     timestep: Any
     s: float
@@ -521,8 +522,8 @@ def _k_rows() -> Iterator[Row]:
     yield Row(_K("sample_lms"), "lms-4:start=lower-order")
     yield Row(_K("sample_dpmpp_2m"), "dpm++2m")
     fast = _LastOtherwise(
-        sd.solvers.DPMSolverSinglestep(form=sd.solvers.NoiseForm(), k=3),
-        sd.solvers.DPMSolverSinglestep(form=sd.solvers.NoiseForm()),
+        sd.solvers.DPMSolverSinglestep(part=sd.linear_parts.NoisePart(), k=3),
+        sd.solvers.DPMSolverSinglestep(part=sd.linear_parts.NoisePart()),
     )
     yield Row(Fast("sample_dpm_fast"), fast, steps=EVEN)
     for eta in (0.5, 1.0):
@@ -629,7 +630,7 @@ def _diffusers_rows() -> Iterator[Row]:
 
 
 def _sa_solver_rows() -> Iterator[Row]:
-    extra = "with two readings it adds a term O(h^3)"
+    extra = "with two evaluations it adds a term O(h^3)"
     for order, eta, when in ((2, 0.0, ""), (2, 1.0, ""), (3, 0.0, ", while it starts"), (3, 1.0, ", while it starts")):
         settings = {
             "predictor_order": order,
@@ -708,7 +709,7 @@ def _problem(denoiser: Any, eta: float) -> sd.ProbabilityFlow | sd.ReverseSDE:
 
 
 def orders(row: Row) -> str:
-    """The measured orders, theirs and ours, the declared one, and in law how far variances are off."""
+    """The measured orders, theirs and ours, the declared one, and in distribution how far variances are off."""
     target = verify.GAUSSIAN if row.eta else verify.MIXTURE
     solvers = (row.theirs, row.solver)
     settings: dict[str, Any] = {"target": target, "schedule": "vp-linear", "eta": row.eta, "declared": 1}

@@ -1,7 +1,7 @@
 """Error against evaluations: every fixed-step solver of the flow, on every spacing, on four targets.
 
 The error of a run is the distance of each sample at t_end to where the true trajectory takes it, in units of the data's
-root mean square; its median over samples is what counts, since a start between two modes is nobody's fault. Starts are
+root mean square; its median over samples is taken, since a start between two modes is nobody's fault. Starts are
 the same for all; trajectories are true to 1e-9 or so, by two routes. A solver gets the most steps that its budget pays
 for, the evaluations of its start included. Nothing is added after t_end.
 
@@ -63,7 +63,7 @@ class Problem:
 
 
 def targets() -> Iterator[tuple[str, Target, int]]:
-    """Names, laws, and how many samples."""
+    """Names, distributions, and how many samples."""
     rng = np.random.default_rng(0)
     angles = 2 * np.pi * np.arange(8) / 8
     ring = 1.5 * np.stack([np.cos(angles), np.sin(angles)], axis=1)

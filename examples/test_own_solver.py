@@ -1,4 +1,4 @@
-"""A solver of your own and its tests: a file to start from. Run it with `pytest examples/test_own_solver.py`."""
+"""A user-defined solver and its tests: a file to start from. Run it with `pytest examples/test_own_solver.py`."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,14 @@ class Ancestral(sd.Solver):
             s_up = s_1 * np.sqrt(1 - (s_1 / s_0) ** 2)
             s_down = np.sqrt(s_1**2 - s_up**2)
             y = (s_down / s_0) / alpha(t) * x + (1 - s_down / s_0) * data
-            # the noise of an interval of the clock: here the log-SNR
+            # the noise of an interval of the integration variable: here the log-SNR
             x = alpha(s) * y + (alpha(s) * s_up) * noise(log_snr(t), log_snr(s))
             yield s, x
 
 
 def test_it_has_the_order_and_the_cost_that_it_declares():
     testing.assert_order(ExplicitMidpoint())
-    # the law on a Gaussian is known in no time; without target=, that on a mixture is measured too
+    # the distribution of the output on a Gaussian is known at once; without target=, that on a mixture is measured too
     testing.assert_order(Ancestral(), target=verify.GAUSSIAN)
 
 
@@ -60,7 +60,7 @@ def test_my_ancestral_sampler_is_ddpm_on_every_schedule_and_grid(log_snr, schedu
 
 
 def test_it_has_the_marginals_of_the_flow():
-    # one law in the limit of small steps, whatever the noise: exact on a Gaussian, nothing is sampled
+    # one distribution in the limit of small steps, whatever the noise: exact on a Gaussian, nothing is sampled
     testing.assert_same_marginals(verify.Sampler(Ancestral(), eta=1.0), verify.Sampler("dpm++2m"))
 
 

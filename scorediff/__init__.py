@@ -1,4 +1,16 @@
-"""Every diffusion sampler is an ODE or SDE solver: this library says which one, runs it, and knows its order."""
+"""Every diffusion sampler is an ODE or SDE solver: this library says which one, runs it, and knows its order.
+
+What most programs need is here. The rest lies in namespaces: `schedules`, `predictions` and `guidance` make denoisers,
+`solvers` and `backends` carry them along the times that `spacings` make, with `noise`, in `coordinates` or after taking
+out `linear_parts`; `targets` are denoisers with a known truth, `verify` and `study` measure solvers on them; `interop`
+takes networks of other libraries, and `lab` trains, loads and looks at yours.
+
+>>> digits = load("digits-unet")
+>>> sample(digits.denoiser, (4, *digits.shape), "unipc-3", evaluations=12)
+Solution by unipc-3: 4 samples of shape (1, 8, 8), torch.float32, all arrived
+  evaluations: 12 each; 12 calls
+  error, estimated: none
+"""
 
 import importlib
 from importlib.util import find_spec
@@ -21,6 +33,7 @@ if TYPE_CHECKING:
         targets,
         verify,
     )
+    from scorediff._core.conditions import shared
     from scorediff.denoiser import Denoiser, DenoiserBase
     from scorediff.guidance import ClassifierFree
     from scorediff.lab.checkpoints import load
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
         DDIM,
         DDPM,
         RK45,
+        AdaptiveSolver,
         DPMSolverPP,
         ExponentialAdams,
         Heun,
@@ -54,6 +68,7 @@ __all__ = [
     "EDM",
     "RK45",
     "VE",
+    "AdaptiveSolver",
     "ClassifierFree",
     "DPMSolverPP",
     "DataPrediction",
@@ -93,6 +108,7 @@ __all__ = [
     "prior",
     "sample",
     "schedules",
+    "shared",
     "solve",
     "solvers",
     "spacings",
@@ -113,6 +129,7 @@ _HOMES = (
     "solvers",
     "sampling",
     "lab.checkpoints",
+    "_core.conditions",
 )
 
 
@@ -127,4 +144,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

@@ -8,6 +8,7 @@ so a concrete class states its clock `s(t)`, its scale `m`, and those two deriva
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,15 +18,27 @@ from scorediff._core.states import per_sample
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
-__all__ = ["Angle", "Coordinates", "DDIMCoordinates", "Field", "LogSNR", "Time"]
+__all__ = [
+    "Angle",
+    "Coordinates",
+    "DDIMCoordinates",
+    "Field",
+    "IntegrationVariable",
+    "LogSNR",
+    "LogShift",
+    "RatioVariable",
+    "Time",
+]
 
 
 @dataclass(frozen=True)
-class Coordinates(ABC):
-    """A clock `s(t)`, strictly monotone, and a scale `m(t) > 0`; floats or float64 arrays in and out."""
+class IntegrationVariable(ABC):
+    """What the polynomials of a multistep method are in: `s(t)`, strictly monotone; floats or float64 arrays in and
+    out.
+    """
 
-    #: Steps that suit these coordinates are uniform in `s^(1 / rho)`.
-    rho: ClassVar[float] = 1.0
+    #: Their names, each with the options it stands for; the class name in kebab case by default.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
     def clock(self, schedule: Schedule, t: Any) -> Any:
@@ -33,7 +46,35 @@ class Coordinates(ABC):
 
     @abstractmethod
     def time(self, schedule: Schedule, s: Any) -> Any:
-        """`t` at clock reading `s`: the inverse of `clock`."""
+        """`t` where the variable is `s`: the inverse."""
+
+
+@dataclass(frozen=True)
+class RatioVariable(IntegrationVariable):
+    """A function of sigma / alpha alone, the same on every schedule."""
+
+    @abstractmethod
+    def of(self, alpha: Any, sigma: Any) -> Any:
+        """The variable where the schedule is alpha and sigma."""
+
+    @abstractmethod
+    def ratio(self, s: Any) -> Any:
+        """`sigma / alpha` where the variable is `s`: the inverse."""
+
+    def clock(self, schedule: Schedule, t: Any) -> Any:
+        return self.of(schedule.alpha(t), schedule.sigma(t))
+
+    def time(self, schedule: Schedule, s: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            return schedule.time_at(-np.log(self.ratio(s)))
+
+
+@dataclass(frozen=True)
+class Coordinates(IntegrationVariable):
+    """An integration variable `s(t)`, and a scale `m(t) > 0`; floats or float64 arrays in and out."""
+
+    #: Steps that suit these coordinates are uniform in `s^(1 / rho)`.
+    rho: ClassVar[float] = 1.0
 
     @abstractmethod
     def scale(self, schedule: Schedule, t: Any) -> Any:
@@ -86,8 +127,16 @@ class Time(Coordinates):
 
 
 @dataclass(frozen=True)
-class LogSNR(Coordinates):
+class LogSNR(RatioVariable, Coordinates):
     """`s = lambda = log(alpha / sigma)`, `y = x`."""
+
+    def of(self, alpha: Any, sigma: Any) -> Any:
+        return np.log(alpha / sigma)
+
+    def ratio(self, s: Any) -> Any:
+        return np.exp(-s)
+
+    # without a detour, which would lose digits
 
     def clock(self, schedule: Schedule, t: Any) -> Any:
         return schedule.log_snr(t)
@@ -107,17 +156,17 @@ class LogSNR(Coordinates):
 
 
 @dataclass(frozen=True)
-class DDIMCoordinates(Coordinates):
+class DDIMCoordinates(RatioVariable, Coordinates):
     """`s = sigma / alpha`, `y = x / alpha`, hence `dy/ds = E`: Euler here is DDIM (arXiv:2010.02502)."""
 
     rho: ClassVar[float] = 7.0
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddim": {}}
 
-    def clock(self, schedule: Schedule, t: Any) -> Any:
-        return np.divide(schedule.sigma(t), schedule.alpha(t))
+    def of(self, alpha: Any, sigma: Any) -> Any:
+        return np.divide(sigma, alpha)
 
-    def time(self, schedule: Schedule, s: Any) -> Any:
-        with np.errstate(divide="ignore"):
-            return schedule.time_at(-np.log(s))
+    def ratio(self, s: Any) -> Any:
+        return s
 
     def scale(self, schedule: Schedule, t: Any) -> Any:
         return np.divide(1.0, schedule.alpha(t))
@@ -131,17 +180,16 @@ class DDIMCoordinates(Coordinates):
 
 
 @dataclass(frozen=True)
-class Angle(Coordinates):
+class Angle(RatioVariable, Coordinates):
     """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends."""
 
     data_std: float = 1.0
 
-    def clock(self, schedule: Schedule, t: Any) -> Any:
-        return np.arctan2(schedule.sigma(t), self.data_std * schedule.alpha(t))
+    def of(self, alpha: Any, sigma: Any) -> Any:
+        return np.arctan2(sigma, self.data_std * alpha)
 
-    def time(self, schedule: Schedule, s: Any) -> Any:
-        with np.errstate(divide="ignore"):
-            return schedule.time_at(-np.log(self.data_std * np.tan(s)))
+    def ratio(self, s: Any) -> Any:
+        return self.data_std * np.tan(s)
 
     def scale(self, schedule: Schedule, t: Any) -> Any:
         return 1 / np.hypot(schedule.sigma(t), self.data_std * schedule.alpha(t))
@@ -155,6 +203,32 @@ class Angle(Coordinates):
         # lambda = -log(c tan s)
         sine, cosine = schedule.sigma(t), self.data_std * schedule.alpha(t)
         return -(sine**2 + cosine**2) / (sine * cosine)
+
+
+@dataclass(frozen=True)
+class LogShift(RatioVariable):
+    """`log((r + high) / (r + low))`, r = sigma / alpha, low < high: the logarithm of r between them, and regular at
+    both ends.
+
+    `low` and `high` are the least and the largest r at which the distribution of the data bends: the defaults suit data
+    with standard deviations from 0.05 to 1.
+
+    Raises ValueError unless 0 < low < high.
+    """
+
+    low: float = 0.0125
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < np.inf:
+            raise ValueError(f"low = {self.low}, high = {self.high}: give 0 < low < high")
+
+    def of(self, alpha: Any, sigma: Any) -> Any:
+        return np.log1p((self.high - self.low) * alpha / (sigma + self.low * alpha))
+
+    def ratio(self, s: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            return (self.high - self.low) / np.expm1(s) - self.low
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a network predicts: its output is `a_t x0 + b_t eps`, one row that is also its training target."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -25,7 +26,10 @@ Pair = tuple[Any, Any]
 
 @dataclass(frozen=True)
 class Prediction(ABC):
-    """A kind of network output, `a_t x0 + b_t eps`. Times and coefficients are floats or float64 arrays on the host."""
+    """A kind of network output, `a_t x0 + b_t eps`. Times and coefficients are floats or float64 arrays on the host.
+
+    A concrete class goes by the names that its `variants` list, among them those of other libraries.
+    """
 
     @abstractmethod
     def row(self, schedule: Schedule, t: Any) -> Pair:
@@ -54,30 +58,40 @@ class Prediction(ABC):
         return (b / det, -sigma_t / det), (-a / det, alpha_t / det)
 
 
+@final
 @dataclass(frozen=True)
 class NoisePrediction(Prediction):
     """`eps` (arXiv:2006.11239)."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"noise-prediction": {}, "epsilon": {}}
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         return 0.0, 1.0
 
 
+@final
 @dataclass(frozen=True)
 class DataPrediction(Prediction):
     """`x0`, the denoised sample."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"data-prediction": {}, "sample": {}}
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         return 1.0, 0.0
 
 
+@final
 @dataclass(frozen=True)
 class VPrediction(Prediction):
     """`v = alpha eps - sigma x0` (arXiv:2202.00512)."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"v-prediction": {}, "v_prediction": {}}
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         return -schedule.sigma(t), schedule.alpha(t)
 
 
+@final
 @dataclass(frozen=True)
 class ScorePrediction(Prediction):
     """`grad log p_t(x) = -eps / sigma` (arXiv:2011.13456)."""
@@ -87,23 +101,33 @@ class ScorePrediction(Prediction):
             return 0.0, np.divide(-1.0, schedule.sigma(t))
 
 
+@final
 @dataclass(frozen=True)
 class FlowPrediction(Prediction):
     """`eps - x0`, the velocity of the straight line from data to noise (arXiv:2209.03003)."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"flow-prediction": {}, "flow_prediction": {}}
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         return -1.0, 1.0
 
 
+@final
 @dataclass(frozen=True)
 class EDMPrediction(Prediction):
     """The raw network F inside EDM's preconditioning, `D = c_skip y + c_out F(c_in y)` with `y = x / alpha`
     (arXiv:2206.00364).
 
-    `data_std` is the standard deviation of the data. EDM's own time number is `log(sigma / alpha) / 4`, a time map.
+    `data_std` is the standard deviation of the data that the network was trained for, in the units of the data: 0.5
+    for EDM's images in [-1, 1], 1 for data brought to unit variance. The number that EDM gives the network for the time
+    is `log(sigma / alpha) / 4`, a time map of `Denoiser`.
     """
 
     data_std: float = 0.5
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "edm-prediction": {},
+        "edm-prediction-of-unit-variance": {"data_std": 1.0},
+    }
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         # F = (s D - c^2 E) / (c sqrt(s^2 + c^2)) with s = sigma / alpha, c = data_std
@@ -115,13 +139,17 @@ class EDMPrediction(Prediction):
         return 1 / np.sqrt(schedule.sigma(t) ** 2 + (self.data_std * schedule.alpha(t)) ** 2)
 
 
+@final
 @dataclass(frozen=True)
 class Negated(Prediction):
-    """Another prediction with its sign turned: the velocity `x0 - eps` of flows whose time 0 is noise
-    (arXiv:2210.02747), unless told otherwise.
+    """Another prediction with its sign turned.
+
+    `of` is the prediction that is meant; by default `FlowPrediction`, which then is the velocity `x0 - eps` of flows
+    whose time 0 is noise (arXiv:2210.02747).
     """
 
     of: Prediction = FlowPrediction()
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"negated": {}, "negated-v-prediction": {"of": VPrediction()}}
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         a, b = self.of.row(schedule, t)

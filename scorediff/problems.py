@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from scorediff._core.reprs import brief
 from scorediff._core.states import per_sample
-from scorediff.denoiser import DenoiserBase
+from scorediff.denoiser import DenoiserBase, as_denoiser
 from scorediff.schedules import Schedule
 
 __all__ = ["ProbabilityFlow", "Problem", "ReverseSDE"]
@@ -15,12 +16,19 @@ __all__ = ["ProbabilityFlow", "Problem", "ReverseSDE"]
 
 @dataclass(frozen=True)
 class ProbabilityFlow:
-    """`dx/dt = f x - g^2 score / 2`: the ODE with the marginals of the noising process (arXiv:2011.13456)."""
+    """`dx/dt = f x - g^2 score / 2`: the ODE with the marginals of the noising process (arXiv:2011.13456).
+
+    `denoiser` is a `DenoiserBase`, or a user-defined callable `(t, x, **cond) -> (data, noise)` with a `schedule`,
+    which then becomes one. Raises TypeError for anything else.
+    """
 
     denoiser: DenoiserBase
 
     def __post_init__(self) -> None:
-        _check_denoiser(self.denoiser)
+        object.__setattr__(self, "denoiser", as_denoiser(self.denoiser, "a problem"))
+
+    def __repr__(self) -> str:
+        return f"ProbabilityFlow({self.denoiser!r})"
 
     @property
     def schedule(self) -> Schedule:
@@ -31,7 +39,7 @@ class ProbabilityFlow:
         return 0.0
 
     def eta_at(self, t: Any) -> float:
-        """The share of noise at time `t`: 0."""
+        """The fraction of noise at time `t`: 0."""
         return 0.0
 
     def drift(self, t: Any, x: Any) -> Any:
@@ -50,20 +58,26 @@ class ReverseSDE:
     """`dx = [f x - (1 + eta^2) g^2 score / 2] dt + eta g dw`, backwards in time (eta = 1: Anderson's;
     arXiv:2011.13456).
 
-    Every `eta > 0` has the same marginals, and so has a function of time, at least 0, such as SA-Solver's tau
-    (arXiv:2309.05019): exponential integrators hold it constant within a step, at its value at the step's start. Raises
-    ValueError for another eta (0 everywhere is `ProbabilityFlow`).
+    `denoiser` is as for `ProbabilityFlow`. `eta` is the fraction of the noise that Anderson's equation has, 1 by
+    default. Every `eta > 0` has the same marginals, and so has a function of time, at least 0, such as SA-Solver's tau
+    (arXiv:2309.05019): exponential integrators hold it constant within a step, at its value at the step's start.
+
+    Raises TypeError for a denoiser or an eta that is none, ValueError for an eta that is not positive and finite (0
+    everywhere is `ProbabilityFlow`).
     """
 
     denoiser: DenoiserBase
     eta: float | Callable[[float], float] = 1.0
 
     def __post_init__(self) -> None:
-        _check_denoiser(self.denoiser)
+        object.__setattr__(self, "denoiser", as_denoiser(self.denoiser, "a problem"))
         if not callable(self.eta) and not isinstance(self.eta, (int, float)):
             raise TypeError(f"eta = {self.eta!r}: give a number, or a function of t that returns one")
         if not callable(self.eta) and not (np.isfinite(self.eta) and self.eta > 0):
             raise ValueError(f"eta = {self.eta} must be positive and finite: for eta = 0 use ProbabilityFlow")
+
+    def __repr__(self) -> str:
+        return f"ReverseSDE({self.denoiser!r}, eta={brief(self.eta)})"
 
     def eta_at(self, t: Any) -> float:
         """Eta at time `t`, a float. Raises ValueError where a function of time gives none that is finite and >= 0."""
@@ -96,11 +110,3 @@ class ReverseSDE:
 
 
 Problem = ProbabilityFlow | ReverseSDE
-
-
-def _check_denoiser(denoiser: Any) -> None:
-    if not (callable(denoiser) and hasattr(denoiser, "schedule")):
-        raise TypeError(
-            f"a problem wants a denoiser, got {type(denoiser).__name__}: wrap a network in "
-            "Denoiser(net, schedule, prediction)"
-        )

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from scorediff._core.conditions import Conditions
+from scorediff.denoiser import DenoiserBase
 from scorediff.noise import Noise, start_noise
-from scorediff.problems import ProbabilityFlow, Problem
+from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.plan import Plan, prepare
 from scorediff.solvers.solution import Solution, merged
-from scorediff.solvers.solve import check_problem, resolve, run_grid, solve
+from scorediff.solvers.solve import carry
 from scorediff.solvers.terminal import Terminal
 from scorediff.spacings import Grid, Spacing
 
@@ -30,8 +32,15 @@ def prior(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The noise that stands for `x_t` at `t_start`, `sigma(t_start) z`, of `shape` (B, ...): sample `ids[i]` of `seed`
-    in row i.
+    """The noise that stands for `x_t` at `t_start`, `sigma(t_start) z` with z standard normal, of `shape` (B, ...).
+
+    `t_start` defaults to the schedule's. Row i is sample `ids[i]` (i by default) of `seed`, whatever the batch. `dtype`
+    is float32 by default.
+
+    Raises ValueError for a time outside the schedule's domain, TypeError for a dtype that is not floating.
+
+    >>> prior(EDM(sigma_max=80.0), (1000, 8)).std()
+    tensor(8...)
     """
     t_start = schedule.t_start if t_start is None else _inside(schedule, t_start)
     like = torch.empty(tuple(shape), device=device, dtype=dtype or torch.float32)
@@ -44,6 +53,9 @@ def prior(
 def add_noise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: Sequence[int] | None = None) -> Tensor:
     """`alpha_t x0 + sigma_t eps`, of the shape (B, ...) of `x0`: an image-to-image start for `sample(..., x=...,
     t_start=t)`.
+
+    Row i sees the noise of sample `ids[i]` (i by default) of `seed`. Raises ValueError for a time outside the
+    schedule's domain, TypeError for images that are not floating.
     """
     if not x0.is_floating_point():
         raise TypeError(f"images of {x0.dtype} cannot hold noise: scale them to [-1, 1] as floats first")
@@ -52,12 +64,13 @@ def add_noise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: S
 
 
 def sample(
-    problem: Problem,
+    problem: Problem | DenoiserBase,
     shape: Sequence[int] | None = None,
-    solver: Solver | str = "",
+    solver: Solver | str | None = None,
     *,
     x: Tensor | None = None,
     steps: int | None = None,
+    evaluations: int | None = None,
     grid: Grid | Sequence[float] | None = None,
     spacing: Spacing | str | None = None,
     t_start: float | None = None,
@@ -76,105 +89,137 @@ def sample(
     callback: Callable[[Step], None] | None = None,
     progress: bool = True,
 ) -> Solution:
-    """Samples of `shape` (B, ...) from the prior at `t_start`, or the ones that start at `x`; see `solve` for what it
-    takes.
+    """Samples of `shape` (B, ...) from the prior at `t_start`, or the ones that start at `x`, by `solver`.
 
     `device` and `dtype` default to the network's (float32 around one in half precision, and for a callable without
     parameters). `batch_size` samples run at a time; which ones run together changes nothing but the network's own
-    rounding.
+    rounding. The other arguments are those of `solve`: exactly one of `steps`, `evaluations` and `grid` for a solver on
+    a fixed grid, none of them for an adaptive one.
 
-    Raises TypeError unless exactly one of `shape` and `x` is given.
+    Raises TypeError unless exactly one of `shape` and `x` is given; TypeError or ValueError, naming the value and the
+    way out, for whatever else cannot be run.
+
+    >>> model = GaussianMixture((0.5, 0.5), ((-1.0,), (1.0,)), 0.01).denoiser(VPLinear())
+    >>> sample(model, (4, 1), "dpm++2m", steps=20, seed=0).x.round(decimals=1).flatten()
+    tensor([...])
     """
-    solver = resolve(solver)
-    check_problem(problem, solver)
-    # the start stands at the grid's first node: refuse a bad grid before drawing anything
-    start = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end, save)).start
-    parts = [
-        solve(
-            problem,
-            state,
-            solver,
-            steps=steps,
-            grid=grid,
-            spacing=spacing,
-            t_start=t_start,
-            t_end=t_end,
-            save=save,
-            max_evaluations=max_evaluations,
-            seed=seed,
-            ids=rows,
-            noise=noise,
-            cond=conditions,
-            terminal=terminal,
-            callback=callback,
-            progress=progress,
-            grad=grad,
-        )
-        for state, rows, conditions in _batches(
-            problem, shape, x, start, seed, ids, cond or {}, device, dtype, batch_size
-        )
-    ]
+    plan = prepare(
+        problem,
+        solver,
+        steps=steps,
+        evaluations=evaluations,
+        grid=grid,
+        spacing=spacing,
+        t_start=t_start,
+        t_end=t_end,
+        save=save,
+        max_evaluations=max_evaluations,
+        terminal=terminal,
+    )
+    _check_falling(plan.grid)
+    whole = _whole(shape, x)
+    rows = _sample_ids(ids, whole[0])
+    conditions = Conditions.of(cond or {}, whole[0])
+    how: dict[str, Any] = {"seed": seed, "noise": noise, "grad": grad, "callback": callback, "progress": progress}
+    parts = []
+    for part in _batches(whole[0], batch_size):
+        if x is None:
+            placed = _placement(plan, device, dtype)
+            size = (len(rows[part]), *whole[1:])
+            start = prior(plan.problem.schedule, size, t_start=plan.grid.start, seed=seed, ids=rows[part], **placed)
+        else:
+            start = x[part].to(device=device, dtype=dtype)
+        parts.append(carry(plan, start, ids=rows[part], cond=conditions.of_rows(part), **how))
     return merged(parts)
 
 
-def _batches(
-    problem: Problem,
-    shape: Sequence[int] | None,
-    x: Tensor | None,
-    start: float,
-    seed: int,
-    ids: Sequence[int] | None,
-    cond: Mapping[str, Any],
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-    batch_size: int | None,
-) -> Iterator[tuple[Tensor, list[int], Conditions]]:
-    """The starts of a run, at most `batch_size` at a time, with their sample ids and conditions."""
-    if (shape is None) == (x is None):
-        raise TypeError("give exactly one of shape= (samples from the prior) and x= (your own start)")
-    if x is not None and not isinstance(x, Tensor):
-        raise TypeError(f"x= must be a tensor of shape (B, ...), got {type(x).__name__}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
-    whole = tuple(shape) if shape is not None else tuple(x.shape)  # type: ignore[union-attr]
-    count = whole[0]
-    every = list(range(count)) if ids is None else [index(i) for i in ids]
-    if len(every) != count:
-        raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
-    size, conditions = batch_size or max(count, 1), Conditions.of(cond, count)
-    placed = _placement(problem, device, dtype)
-    for first in range(0, max(count, 1), size):
-        rows = slice(first, first + size)
-        if x is None:
-            batch = (len(every[rows]), *whole[1:])
-            state = prior(problem.schedule, batch, t_start=start, seed=seed, ids=every[rows], **placed)
-        else:
-            state = x[rows].to(device=device, dtype=dtype)
-        yield state, every[rows], conditions.of_rows(rows)
-
-
 def encode(
-    problem: ProbabilityFlow,
+    problem: ProbabilityFlow | DenoiserBase,
     x: Tensor,
-    solver: Solver | str,
+    solver: Solver | str | None = None,
     *,
     steps: int | None = None,
+    evaluations: int | None = None,
     grid: Grid | Sequence[float] | None = None,
     spacing: Spacing | str | None = None,
     t_start: float | None = None,
     t_end: float | None = None,
-    **options: Any,
+    save: bool | Sequence[float] = False,
+    max_evaluations: int | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    noise: type[Noise] | None = None,
+    cond: Mapping[str, Any] | None = None,
+    grad: bool = False,
+    callback: Callable[[Step], None] | None = None,
+    progress: bool = True,
 ) -> Solution:
     """The latent at `t_start` of `x` of shape (B, ...) at `t_end`: the same solver on the reversed grid.
 
-    `grid` is the sampling grid that is reversed. Other options are those of `solve`. Raises TypeError for anything but
-    the flow.
+    `problem` is the flow, or a denoiser, taken for its flow. `grid` is the sampling grid that is reversed. The other
+    arguments are those of `solve`; there is no terminal map, since the run does not end at the data.
+
+    Raises TypeError for anything but the flow, and what `solve` raises.
+
+    >>> flow = ProbabilityFlow(Gaussian().denoiser(VPLinear()))
+    >>> x = Gaussian().sample(3)
+    >>> z = encode(flow, x, "rk45:rtol=1e-6,atol=1e-6").x
+    >>> bool((sample(flow, x=z, solver="rk45:rtol=1e-6,atol=1e-6").x - x).abs().max() < 1e-4)
+    True
     """
-    if not isinstance(problem, ProbabilityFlow):
-        raise TypeError(f"only the probability flow can be run backwards, not {type(problem).__name__}")
-    solver = resolve(solver)
-    forward = _falling(run_grid(problem, solver, steps, grid, spacing, t_start, t_end))
-    return solve(problem, x, solver, grid=forward.reversed(), **options)
+    if isinstance(problem, ReverseSDE):
+        raise TypeError("only the probability flow can be run backwards, not ReverseSDE")
+    plan = prepare(
+        problem if isinstance(problem, ProbabilityFlow) else ProbabilityFlow(problem),
+        solver,
+        steps=steps,
+        evaluations=evaluations,
+        grid=grid,
+        spacing=spacing,
+        t_start=t_start,
+        t_end=t_end,
+        save=save,
+        max_evaluations=max_evaluations,
+    )
+    _check_falling(plan.grid)
+    return carry(
+        plan.reversed(),
+        x,
+        seed=seed,
+        ids=ids,
+        noise=noise,
+        cond=cond,
+        grad=grad,
+        callback=callback,
+        progress=progress,
+    )
+
+
+def _whole(shape: Sequence[int] | None, x: Tensor | None) -> tuple[int, ...]:
+    """The shape (B, ...) of all samples."""
+    if x is not None and not isinstance(x, Tensor):
+        raise TypeError(f"x= must be a tensor of shape (B, ...), got {type(x).__name__}")
+    if x is not None and shape is None:
+        return tuple(x.shape)
+    if x is None and shape is not None:
+        return tuple(shape)
+    raise TypeError("give exactly one of shape= (samples from the prior) and x= (your own start)")
+
+
+def _sample_ids(ids: Sequence[int] | None, count: int) -> list[int]:
+    every = list(range(count)) if ids is None else [index(i) for i in ids]
+    if len(every) != count:
+        raise ValueError(f"{len(every)} sample ids for {count} samples: give one id per sample")
+    return every
+
+
+def _batches(count: int, batch_size: int | None) -> Iterator[slice]:
+    """The rows of each batch, one batch at least."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}: at least 1 is needed")
+    size = batch_size or max(count, 1)
+    for first in range(0, max(count, 1), size):
+        yield slice(first, first + size)
 
 
 def _inside(schedule: Schedule, t: float) -> float:
@@ -184,16 +229,17 @@ def _inside(schedule: Schedule, t: float) -> float:
     return float(t)
 
 
-def _falling(grid: Grid) -> Grid:
+def _check_falling(grid: Grid) -> None:
     if grid.end > grid.start:
         raise ValueError(f"{grid!r} rises: give the falling grid of a sampling run (encode() reverses it)")
-    return grid
 
 
-def _placement(problem: Problem, device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
-    own = getattr(problem.denoiser, "dtype", None)
+def _placement(plan: Plan, device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Device and dtype of a start from the prior."""
+    denoiser = plan.problem.denoiser
+    own = denoiser.dtype
     half = own in (torch.float16, torch.bfloat16)
     return {
-        "device": getattr(problem.denoiser, "device", None) if device is None else device,
+        "device": denoiser.device if device is None else device,
         "dtype": dtype or (torch.float32 if own is None or half else own),
     }

@@ -149,7 +149,7 @@ def mixtures(draw: st.DrawFn, *, max_size: int = 4, max_modes: int = 4) -> Gauss
 
 def predictions() -> st.SearchStrategy[Prediction]:
     """What a network may predict, every kind with its defaults."""
-    return st.sampled_from(list(registry.names(Prediction).values()))  # type: ignore[type-abstract]
+    return st.sampled_from(list(dict.fromkeys(registry.names(Prediction).values())))  # type: ignore[type-abstract]
 
 
 def etas(least: float = 0.05, most: float = 1.0) -> st.SearchStrategy[float]:

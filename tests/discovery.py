@@ -20,10 +20,13 @@ def _of_the_package(base):
 
 
 SCHEDULES = _of_the_package(sd.schedules.Schedule)
-PREDICTIONS = _of_the_package(sd.predictions.Prediction)
+#: Each once, whatever it is called elsewhere.
+PREDICTIONS = list(dict.fromkeys(_of_the_package(sd.predictions.Prediction)))
 COORDINATES = _of_the_package(sd.coordinates.Coordinates)
 SPACINGS = _of_the_package(sd.spacings.Spacing)
 TERMINALS = _of_the_package(sd.solvers.Terminal)
+CONTROLLERS = _of_the_package(sd.solvers.Controller)
+LINEAR_PARTS = _of_the_package(sd.linear_parts.LinearPart)
 TARGETS = _of_the_package(Target)
 SOLVERS = _of_the_package(sd.Solver)
 OURS = [s for s in SOLVERS if not type(s).__module__.startswith("scorediff.backends")]

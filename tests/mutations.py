@@ -48,10 +48,13 @@ SCHEDULES = (sd.VPLinear(), sd.RectifiedFlow())
 RUNGE_KUTTA, STOCHASTIC = "scorediff.solvers.runge_kutta", "scorediff.solvers.stochastic"
 COORDINATES, STATES = "scorediff.coordinates", "scorediff._core.states"
 SOLVERS, ADAPTIVE = "scorediff.solvers", "scorediff.solvers.adaptive"
-PAIRS, NEWTON, PARTS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", "scorediff.linear_parts.base"
-VARIABLE_ADAMS, WALK = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.stepping"
+LINEAR_PARTS = "scorediff.linear_parts"
+PAIRS, NEWTON, ROWS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", f"{ADAPTIVE}.rows"
+VARIABLE_ADAMS, STEPPING = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.stepping"
 EXPONENTIAL, COMPOSED = "scorediff.solvers.exponential", "scorediff.solvers.composed"
-ENGINE, FORMS, FIRST_ORDER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.forms", f"{EXPONENTIAL}.first_order"
+ENGINE, FIRST_ORDER, WRAPPER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.first_order", f"{COMPOSED}.wrapper"
+FORMS, KERNELS = f"{LINEAR_PARTS}.forms", f"{LINEAR_PARTS}.kernels"
+LEVEL, PRECONDITIONED, PARTS = f"{LINEAR_PARTS}.level", f"{LINEAR_PARTS}.preconditioned", f"{LINEAR_PARTS}.base"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
 DPM_SOLVER, UNIPC, PNDM = f"{EXPONENTIAL}.dpm_solver", f"{EXPONENTIAL}.unipc", f"{EXPONENTIAL}.pndm"
 ER_SDE, EXPONENTIAL_RK = f"{EXPONENTIAL}.er_sde", f"{EXPONENTIAL}.runge_kutta"
@@ -74,7 +77,7 @@ class _Written(sd.Solver):
 
 
 def _edm(problem, x, grid):
-    """`x / alpha` and what goes with it: the readings at a node, `sigma / alpha` and the log-SNR at all nodes."""
+    """`x / alpha` and what goes with it: the evaluation at a node, `sigma / alpha` and the log-SNR at all nodes."""
     schedule, t = problem.schedule, grid.times.tolist()
     alpha, s = schedule.alpha(grid.times).tolist(), (schedule.sigma(grid.times) / schedule.alpha(grid.times)).tolist()
     return t, s, alpha, schedule.log_snr(grid.times).tolist(), x * (1 / alpha[0])
@@ -121,22 +124,23 @@ def _integrated(q, h, places):
 
 
 def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
-    # Adams' predictor with k readings and the corrector with the new one and `corrected` others (PEC), in y = x / alpha
-    # against the log-SNR; `starts` first steps by RES-2. With `half` two readings make 2M, or the mean in a corrector
+    # Adams' predictor with k evaluations and the corrector with the new one and `corrected` others (PEC), in
+    # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or in a
+    # corrector the mean
     t, s, _, clock, y = _edm(problem, x, grid)
-    eta2, readings = problem.eta**2, []
+    eta2, outputs = problem.eta**2, []
 
     def read(time, y):
         return problem.denoiser(time, y * float(problem.schedule.alpha(time)))[0]
 
     for n in range(grid.steps):
         h, q = clock[n + 1] - clock[n], 1 + eta2
-        if len(readings) == n:
-            readings.append(read(t[n], y))
+        if len(outputs) == n:
+            outputs.append(read(t[n], y))
         if n < starts:
-            middle = y * np.exp(-h / 2) - readings[n] * np.expm1(-h / 2)
-            slope = (read(float(problem.schedule.time_at(clock[n] + h / 2)), middle) - readings[n]) * (2 / h)
-            y = y * np.exp(-h) - readings[n] * np.expm1(-h) + slope * (h + np.expm1(-h))
+            middle = y * np.exp(-h / 2) - outputs[n] * np.expm1(-h / 2)
+            slope = (read(float(problem.schedule.time_at(clock[n] + h / 2)), middle) - outputs[n]) * (2 / h)
+            y = y * np.exp(-h) - outputs[n] * np.expm1(-h) + slope * (h + np.expm1(-h))
             yield t[n + 1], y * float(problem.schedule.alpha(t[n + 1]))
             continue
         base = y * np.exp(-q * h)
@@ -147,13 +151,13 @@ def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
         if half and len(weights) == 2:
             r = -behind[1] / h
             weights = -np.expm1(-q * h) * np.array([1 + 1 / (2 * r), -1 / (2 * r)])
-        y = base + sum(d * w for d, w in zip(readings[::-1], weights, strict=False))
+        y = base + sum(d * w for d, w in zip(outputs[::-1], weights, strict=False))
         if corrected and n < grid.steps - 1:
-            readings.append(read(t[n + 1], y))
+            outputs.append(read(t[n + 1], y))
             weights = _integrated(q, h, [h, *behind[:corrected]])
             if half and len(weights) == 2:
                 weights = -np.expm1(-q * h) * np.array([1 / 2, 1 / 2])
-            y = base + sum(d * w for d, w in zip(readings[::-1], weights, strict=False))
+            y = base + sum(d * w for d, w in zip(outputs[::-1], weights, strict=False))
         yield t[n + 1], y * float(problem.schedule.alpha(t[n + 1]))
 
 
@@ -171,11 +175,11 @@ def _in_substeps(problem, x, grid, noise, power, **options):
 def _ipndm(problem, x, grid, noise):
     # y_1 = y_0 + (s_1 - s_0) E, by the table of Adams and Bashforth in arXiv:2202.09778
     t, s, alpha, _, y = _edm(problem, x, grid)
-    table, readings = ([1], [3, -1], [23, -16, 5], [55, -59, 37, -9]), []
+    table, outputs = ([1], [3, -1], [23, -16, 5], [55, -59, 37, -9]), []
     for n in range(grid.steps):
-        readings.insert(0, problem.denoiser(t[n], y * alpha[n])[1])
+        outputs.insert(0, problem.denoiser(t[n], y * alpha[n])[1])
         row = table[min(n, 3)]
-        y = y + sum(e * (c / sum(row)) for e, c in zip(readings, row, strict=False)) * (s[n + 1] - s[n])
+        y = y + sum(e * (c / sum(row)) for e, c in zip(outputs, row, strict=False)) * (s[n + 1] - s[n])
         yield t[n + 1], y * alpha[n + 1]
 
 
@@ -391,6 +395,10 @@ SAMPLERS = {
         Sampler("DDIM", SOLVERS, lambda m: m.DDIM(), 0.0, sd.solvers.Euler(sd.coordinates.DDIMCoordinates()), "points"),
         Sampler("DDIM, eta = 0.5", SOLVERS, lambda m: m.DDIM(), 0.5, _Written(_ddim), "points"),
         Sampler("DDPM", SOLVERS, lambda m: m.DDPM(), 1.0, sd.SDEDPMSolverPP(1), "points"),
+        Sampler("DDPM, EDM's part", SOLVERS, lambda m: m.DDPM(**m.DDPM.variants["ddpm-edm"]), 1.0),
+        Sampler(
+            "DPM-Solver++ 2M, EDM's part", SOLVERS, lambda m: m.DPMSolverPP(**m.DPMSolverPP.variants["dpm++2m-edm"])
+        ),
         Sampler("DPM-Solver 1", SOLVERS, lambda m: m.DPMSolver(1), 0.0, sd.DDIM(), "means"),
         Sampler("DPM-Solver 2M", SOLVERS, lambda m: m.DPMSolver(2), 0.0, _Written(_noise_form), "means"),
         Sampler("DPM-Solver++ 2M", SOLVERS, lambda m: m.DPMSolverPP(2), 0.0, _Written(_data_form), "points"),
@@ -527,47 +535,48 @@ class Slip:
 SLIPS = [
     # which time, which symbol
     Slip("sigma of the wrong time, order 1", "DPM-Solver 1",
-         "sigma_0 for sigma_1 in front of the reading", MULTISTEP,
-         "form.pull(nodes.end, eta)", "form.pull(nodes.start, eta)"),
+         "sigma_0 for sigma_1 in front of the output", MULTISTEP,
+         "part.integral_weight(steps.end, eta)", "part.integral_weight(steps.start, eta)"),
     Slip("sigma of the wrong time, order 2", "DPM-Solver 2M", "the same slip, where order 2 is claimed", MULTISTEP,
-         "form.pull(nodes.end, eta)", "form.pull(nodes.start, eta)"),
+         "part.integral_weight(steps.end, eta)", "part.integral_weight(steps.start, eta)"),
     Slip("sigma of the wrong time, in DDIM", "DDIM",
          "sigma_0 E for sigma_1 E: no step removes any noise", FIRST_ORDER,
-         "noise=sigma_1)", "noise=nodes.start.sigma)"),
-    Slip("alpha of the wrong time", "DPM-Solver++ 2M", "alpha_0 for alpha_1 in front of the reading", MULTISTEP,
-         "form.pull(nodes.end, eta)", "form.pull(nodes.start, eta)"),
-    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", FORMS,
-         "return np.expm1(kappa * h) / kappa", "return np.expm1(-kappa * h) / -kappa"),
+         "noise=sigma_s)", "noise=steps.start.sigma)"),
+    Slip("alpha of the wrong time", "DPM-Solver++ 2M", "alpha_0 for alpha_1 in front of the output", MULTISTEP,
+         "part.integral_weight(steps.end, eta)", "part.integral_weight(steps.start, eta)"),
+    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", KERNELS,
+         "return np.expm1(self.kappa * h) / self.kappa", "return np.expm1(-self.kappa * h) / -self.kappa"),
     Slip("kappa's sign", "Krogstad", "phi(h) for phi(-h) in all weights of the data form", FORMS,
-         "return -(1 + eta**2)", "return 1 + eta**2"),
-    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", ENGINE,
+         "ExponentialKernel(-(1 + eta**2))", "ExponentialKernel(1 + eta**2)"),
+    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", LEVEL,
          "np.asarray(fn(t)) for fn", "np.asarray(fn(t), dtype=np.float32) for fn"),
     # what a multistep method remembers
     Slip("half a divided difference", "DPM-Solver++ 2M", "(D_0 - D_-1) / (4 r) for (D_0 - D_-1) / (2 r)", DPM_SOLVER,
-         "past.h / (2 * -past.back[:, 1])", "past.h / (4 * -past.back[:, 1])"),
+         "history.h / (2 * -history.back[:, 1])", "history.h / (4 * -history.back[:, 1])"),
     Slip("r inverted", "DPM-Solver++ 2M", "h / h_-1 for h_-1 / h", DPM_SOLVER,
-         "past.h / (2 * -past.back[:, 1])", "-past.back[:, 1] / (2 * past.h)"),
+         "history.h / (2 * -history.back[:, 1])", "-history.back[:, 1] / (2 * history.h)"),
     Slip("r of the step before", "DPM-Solver 2M",
          "h_-2 / h for h_-1 / h, so that the second step has no history either", DPM_SOLVER,
-         "past.h / (2 * -past.back[:, 1])", "np.r_[0.0, past.h[1:] / (2 * -past.back[:-1, 1])]"),
-    Slip("history not shifted", "DPM-Solver++ 2M", "the first reading stays the one before for ever", ENGINE,
-         "kept[self._asked] = _kept(", "kept[self._asked] = kept.get(self._asked - 1) or _kept("),
+         "history.h / (2 * -history.back[:, 1])", "np.r_[0.0, history.h[1:] / (2 * -history.back[:-1, 1])]"),
+    Slip("history not shifted", "DPM-Solver++ 2M", "the first output stays the one before for ever", ENGINE,
+         "history[self._evaluations] = self._remembered(",
+         "history[self._evaluations] = history.get(self._evaluations - 1) or self._remembered("),
     Slip("the wrong half of the history", "SDE-DPM-Solver 2M, eta = 0.5",
          "the data of the step before where its noise is meant", ENGINE,
-         "_terms(reading, 1.0 - part, 1.0 * part)", "_terms(reading, 1.0 * part, 1.0 - part)"),
+         "output.terms(*weights)", "output.terms(*weights[::-1])"),
     Slip("a last step of order 1", "DPM-Solver++ 2M",
          "no history in the last step, as some libraries have it", DPM_SOLVER,
-         "past.h / (2 * -past.back[:, 1])",
-         "past.h / (2 * -past.back[:, 1]) * (np.arange(len(past.h)) < len(past.h) - 1)"),
+         "history.h / (2 * -history.back[:, 1])",
+         "history.h / (2 * -history.back[:, 1]) * (np.arange(len(history.h)) < len(history.h) - 1)"),
     Slip("orders that fall at the end", "DPM-Solver++ 3M",
          "the last two steps look back less far, as some libraries have it, and nobody says so", MULTISTEP,
          "count - n if self.lower_order_final else there", "count - n"),
     Slip("a start of order 1", "DPM-Solver++ 3M, Runge-Kutta start",
-         "the first step holds its reading: no Runge-Kutta start", STARTS,
+         "the first step holds its output: no Runge-Kutta start", STARTS,
          "return 0 if tableau is None else len(tableau.c)", "return 0"),
     Slip("a stage remembered for a node", "DPM-Solver++ 3M, Runge-Kutta start",
-         "of each step of the start the reading in its middle is remembered, as that of its node", MULTISTEP,
-         "number[n] = asked\n                step", "number[n] = asked + 1\n                step"),
+         "of each step of the start the output in its middle is remembered, as that of its node", MULTISTEP,
+         "number[n] = evaluations\n                step", "number[n] = evaluations + 1\n                step"),
     Slip("no substeps", "DPM-Solver++ 3M", "the first step is never cut: a plain ramp, of order 2", STARTS,
          "return first ** (np.arange(count, 0, -1) / max(count, 1))", "return np.empty(0)"),
     Slip("no substeps, with a corrector", "Adams PEC 3", "the same, of order 3 where 4 is claimed", STARTS,
@@ -578,16 +587,16 @@ SLIPS = [
          "return 1 - first ** (np.arange(1, count + 1) / max(count, 1))"),
     Slip("a substep shown as a step", "DPM-Solver++ 3M",
          "the states inside the first step are yielded as well", MULTISTEP,
-         "asked, n < cuts)", "asked, False)"),
-    Slip("readings at the wrong nodes", "DPM-Solver++ 3M, Runge-Kutta start",
+         "evaluations, n < cuts)", "evaluations, False)"),
+    Slip("outputs at the wrong nodes", "DPM-Solver++ 3M, Runge-Kutta start",
          "each is taken to lie one node further on", MULTISTEP,
-         "back = clock[behind]", "back = nodes.end.log_snr[behind]"),
+         "back = log_snr[behind]", "back = steps.end.log_snr[behind]"),
     Slip("the 2 of the second difference", "DPM-Solver++ 3M",
          "half of the second divided difference, as k-diffusion's 3M has it", DPM_SOLVER,
-         "return lagrange_weights(past.kappa, past.h, past.back)",
-         "w = lagrange_weights(past.kappa, past.h, past.back)\n"
-         "            gaps = past.back[:, :, None] - past.back[:, None, :] + np.eye(3)\n"
-         "            return w - (w * past.back**2).sum(1, keepdims=True) / 2 / gaps.prod(2)"),
+         "return lagrange_weights(history.kernel, history.h, history.back)",
+         "w = lagrange_weights(history.kernel, history.h, history.back)\n"
+         "            gaps = history.back[:, :, None] - history.back[:, None, :] + np.eye(3)\n"
+         "            return w - (w * history.back**2).sum(1, keepdims=True) / 2 / gaps.prod(2)"),
     Slip("Adams' coefficients in the wrong order", "iPNDM 4",
          "(55, 37, -59, -9) / 24 for (55, -59, 37, -9) / 24", PNDM,
          "(55 / 24, -59 / 24, 37 / 24, -9 / 24)", "(55 / 24, 37 / 24, -59 / 24, -9 / 24)"),
@@ -595,22 +604,22 @@ SLIPS = [
          "* 2 / (1 - s[:, 2])", "/ (1 - s[:, 2])"),
     Slip("r clamped to [1/2, 2]", "DPM-Solver++ 2M",
          "the ratio of neighbouring steps is cut where it is beyond 2", DPM_SOLVER,
-         "past.h / (2 * -past.back[:, 1])", "np.clip(past.h / -past.back[:, 1], 1 / 2, 2) / 2"),
+         "history.h / (2 * -history.back[:, 1])", "np.clip(history.h / -history.back[:, 1], 1 / 2, 2) / 2"),
     Slip("r clamped to [1/5, 5]", "DPM-Solver++ 2M",
          "the same beyond 5, which steps of 1 : 2 never show", DPM_SOLVER,
-         "past.h / (2 * -past.back[:, 1])", "np.clip(past.h / -past.back[:, 1], 1 / 5, 5) / 2"),
+         "history.h / (2 * -history.back[:, 1])", "np.clip(history.h / -history.back[:, 1], 1 / 5, 5) / 2"),
     # what outlives a run, and what a run writes over
     Slip("coefficients kept from the first run", "DPM-Solver++ 2M",
          "whatever the grid of the next one", MULTISTEP,
-         "numbers = _Numbers(self, nodes, readings)",
-         'numbers = self.__dict__.setdefault("numbers", _Numbers(self, nodes, readings))'),
+         "coefficients = _Coefficients(self, steps, part, used)",
+         'coefficients = self.__dict__.setdefault("kept", _Coefficients(self, steps, part, used))'),
     Slip("noises counted over all runs", "EDM's Heun with churn",
          "the tag of a noise goes on from run to run: no seed gives the same sample twice", CHURN,
          "tag=1 + n)", 'tag=self.__dict__.update(turns=self.__dict__.get("turns", 0) + 1) or self.__dict__["turns"])'),
     Slip("the start written over", "DDIM",
          "a step is added up in place, in the state that it starts from", ENGINE,
-         "x = self._work.combine((line.x, start), *terms)",
-         "x = [start.mul_(line.x), *(start.add_(v * c) for c, v in terms)][-1]"),
+         "x = self._work.combine((stage.x, start), *terms)",
+         "x = [start.mul_(stage.x), *(start.add_(v * c) for c, v in terms)][-1]"),
     # what is right on the way down alone
     Slip("a stage held back on the way up", "RK4",
          "times of stages are clipped as if they always fell", RUNGE_KUTTA,
@@ -626,39 +635,38 @@ SLIPS = [
     Slip("exactness claimed in vain", "Heun", "on points and means, in any coordinates", RUNGE_KUTTA,
          "straight = isinstance(self.coordinates, DDIMCoordinates)", "straight = True"),
     Slip("invariance claimed in vain", "DEIS tAB2", "of a polynomial in time", ADAMS,
-         "invariant: ClassVar[bool] = False", "invariant: ClassVar[bool] = True"),
+         "return self.start.invariant and isinstance(self.variable, RatioVariable)", "return self.start.invariant"),
     Slip("a step that is said to forget", "DPM-Solver++ 2M",
          "a multistep method says that it takes one step", MULTISTEP,
-         "return self.looks_back == 1 and not self.corrects", "return True"),
+         "return self.history_length == 1 and not self.corrects", "return True"),
     Slip("a strong order too high", "DDPM", "3/2 is declared", FIRST_ORDER,
          "strong_order = 1\n    solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)",
          "strong_order = 1.5\n    solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)"),
     # adaptive solvers
-    Slip("every step accepted", "RK45", "an error is measured, and not looked at", WALK,
+    Slip("every step accepted", "RK45", "an error is measured, and not looked at", STEPPING,
          "good = step.rows, error <= 1", "good = step.rows, error <= np.inf"),
     # correctors
-    Slip("the new reading in the wrong place", "Adams PEC 3",
+    Slip("the new output in the wrong place", "Adams PEC 3",
          "the corrector gives its weight to the one before, and so on", ADAMS,
-         "np.column_stack([past.h, past.back])", "np.column_stack([past.back, past.h])"),
+         "np.column_stack(back)", "np.column_stack(back[::-1])"),
     Slip("weights not put back in order", "UniPC 3",
          "the system's weights, the node's first, as they come", UNIPC,
          "return np.column_stack([found[:, 1], found[:, 0], found[:, 2:]])", "return found"),
     Slip("a factorial dropped", "UniPC 3", "phi_(m+1) for m! phi_(m+1) in the system", UNIPC,
-         " * math.factorial(m) / big_b", " / big_b"),
+         " * math.factorial(m) / b for", " / b for"),
     Slip("the sign in B", "UniPC 2", "e^(-z) - 1 for e^z - 1 in B_2, which falls out of all but one system", UNIPC,
-         "else np.expm1(z)", "else np.expm1(-z)"),
+         "else h_phi_1\n", "else -h_phi_1\n"),
     Slip("a corrector without noise", "SA-Solver, eta = 0.5",
          "the corrected state has none of the noise that the predicted one had", MULTISTEP,
-         "*self.form.on(corrector[0]), known, fresh)",
-         "*self.form.on(corrector[0]), known, [0.0] * len(fresh))"),
+         "new * there[1], known, fresh, there)", "new * there[1], known, [0.0] * len(fresh), there)"),
     # eta, and how much noise
     Slip("(1 - eta^2) dropped", "DDIM, eta = 0.5",
          "sigma_1 eta e^(-h) E for sigma_1 sqrt(1 - eta^2 + eta^2 e^(-2h)) E, the same at eta = 1", FIRST_ORDER,
          "np.sqrt((1 - eta**2) + eta**2 * np.exp(-2 * h))", "np.sqrt(eta**2 * np.exp(-2 * h))"),
     Slip("DDIM's noise written for VP", "DDIM, eta = 0.5",
          "sqrt(1 - (alpha_0/alpha_1)^2) sigma_1/sigma_0, the paper's, right where alpha^2 + sigma^2 = 1", FIRST_ORDER,
-         "c = eta * sigma_1 * np.sqrt(-np.expm1(-2 * h))",
-         "c = eta * sigma_1 / nodes.start.sigma * np.sqrt(1 - (nodes.start.alpha / alpha_1) ** 2)"),
+         "c = eta * sigma_s * np.sqrt(-np.expm1(-2 * h))",
+         "c = eta * sigma_s / steps.start.sigma * np.sqrt(1 - (steps.start.alpha / alpha_s) ** 2)"),
     Slip("the sign of the noise", "DDIM, eta = 0.5", "-c z for c z: another sample of the same law", FIRST_ORDER,
          "noise=rest, fresh=c)", "noise=rest, fresh=-c)"),
     Slip("eta used once", "SDE-DPM-Solver++ 2M, eta = 0.5",
@@ -668,47 +676,59 @@ SLIPS = [
          "noise of variance e^h - 1 for e^(2h) - 1", FORMS,
          "np.expm1(2 * (b.log_snr - a.log_snr))", "np.expm1(b.log_snr - a.log_snr)"),
     Slip("the variance for the standard deviation", "DDPM", "v for sqrt(v)", FIRST_ORDER,
-         "np.sqrt(v) * nodes.end.sigma / nodes.start.sigma", "v * nodes.end.sigma / nodes.start.sigma"),
+         "fresh=part.noise_std(steps.start, steps.end, steps.eta)",
+         "fresh=part.noise_std(steps.start, steps.end, steps.eta) ** 2"),
     Slip("the larger variance for the smaller", "DDPM",
          "sqrt(v) for sqrt(v) sigma_1/sigma_0, which is a sampler of its own", FIRST_ORDER,
-         "np.sqrt(v) * nodes.end.sigma / nodes.start.sigma", "np.sqrt(v)"),
+         "fresh=part.noise_std(steps.start, steps.end, steps.eta)",
+         "fresh=part.noise_std(steps.start, steps.end, steps.eta) * steps.start.sigma / steps.end.sigma"),
     Slip("the posterior written for VE", "DDPM", "v = sigma_0^2 - sigma_1^2, right where alpha = 1", FIRST_ORDER,
-         "-(sigma_0**2) * np.expm1(-2 * nodes.h)", "sigma_0**2 - sigma_1**2"),
+         "weight = part.integral_weight(steps.end, steps.eta) * part.kernel(steps.end, steps.eta).h_phi_1(steps.h)",
+         "weight = steps.end.alpha * (1 - (steps.end.sigma / steps.start.sigma) ** 2)"),
     Slip("a square dropped", "DDPM", "sigma_1/sigma_0 for its square in front of the state", FIRST_ORDER,
-         "a * (sigma_1 / sigma_0) ** 2", "a * (sigma_1 / sigma_0)"),
+         "x=part.propagator(steps.start, steps.end, steps.eta)",
+         "x=part.propagator(steps.start, steps.end, steps.eta) * steps.start.sigma / steps.end.sigma"),
+    # a linear part of a variance of its own
+    Slip("a propagator of the flow", "DDPM, EDM's part", "R_1/R_0 for (R_1/R_0)^q (alpha_0/alpha_1)^(q-1)",
+         PRECONDITIONED, "ratio * (ratio * a.alpha / b.alpha) ** eta**2", "ratio"),
+    Slip("the noise of no variance", "DDPM, EDM's part", "the part's noise is that of the data form", PRECONDITIONED,
+         "np.log1p((b.sigma / r) ** 2 * np.expm1(2 * (b.log_snr - a.log_snr)))", "2 * (b.log_snr - a.log_snr)"),
+    Slip("the weight of the noise", "DPM-Solver++ 2M, EDM's part", "alpha sqrt(v) / R for alpha v / R in P",
+         PRECONDITIONED, "-level.alpha * self.variance / r", "-level.alpha * self.data_std / r"),
+    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "(q+2)/2 for (q+1)/2 in k", KERNELS,
+         "grown ** (-(q + 1) / 2)", "grown ** (-(q + 2) / 2)"),
     # which noise
     Slip("one noise for all steps", "DDPM", "every step asks for the noise of the first interval", FIRST_ORDER,
-         "((a, b),)", "((float(nodes.start.log_snr[0]), float(nodes.end.log_snr[0])),)"),
+         "((a, b),)", "((float(steps.start.log_snr[0]), float(steps.end.log_snr[0])),)"),
     Slip("the noise since the start", "DDPM",
          "intervals that overlap: right with independent noise, wrong along a path", FIRST_ORDER,
-         "((a, b),)", "((float(nodes.start.log_snr[0]), b),)"),
+         "((a, b),)", "((float(steps.start.log_snr[0]), b),)"),
     Slip("the noise of the step before", "DDPM",
          "every step has the noise of the interval before its own: the same law, another path", FIRST_ORDER,
-         "nodes.start.log_snr, nodes.end.log_snr)",
-         "np.r_[2 * nodes.start.log_snr[0] - nodes.end.log_snr[0], nodes.start.log_snr[:-1]], nodes.start.log_snr)"),
+         "steps.start.log_snr, steps.end.log_snr)",
+         "np.r_[2 * steps.start.log_snr[0] - steps.end.log_snr[0], steps.start.log_snr[:-1]], steps.start.log_snr)"),
     Slip("an interval turned round", "DDPM", "the noise from the end of a step to its start: the other sign on a path",
          FIRST_ORDER, "((a, b),)", "((b, a),)"),
     Slip("one noise for both stages", "SEEDS-2, eta = 0.5", "the second half has the noise of the first",
-         EXPONENTIAL_RK, "list(pairwise(clocks[n])) if noisy",
-         "[next(pairwise(clocks[n]))] * (len(clocks[n]) - 1) if noisy"),
+         EXPONENTIAL_RK, "list(pairwise(log_snrs[n])) if noisy",
+         "[next(pairwise(log_snrs[n]))] * (len(log_snrs[n]) - 1) if noisy"),
     Slip("the noise of a stage not carried", "SDE-DPM-Solver++ 2S, eta = 0.5",
          "the first half's noise is in the result as it was, without the decay of the second half", EXPONENTIAL_RK,
-         "form.decay(mark, at, eta) * spread", "spread"),
-    # what the engine does with readings
+         "part.propagator(mark, at, eta) * std", "std"),
+    # what the engine does with evaluations
     Slip("data clipped to [-1, 1]", "DPM-Solver++ 2M", "the engine clips the data it reads", ENGINE,
-         "reading = self._problem.denoiser(line.at, x)",
-         "reading = [part.clamp(-1, 1) for part in self._problem.denoiser(line.at, x)]"),
-    Slip("every reading asked for twice", "DDPM", "one evaluation in two is thrown away", ENGINE,
-         "reading = self._problem.denoiser(line.at, x)",
-         "reading = [self._problem.denoiser(line.at, x) for _ in range(2)][1]"),
+         "output = self._problem.denoiser(stage.t, x)",
+         "output = [part.clamp(-1, 1) for part in self._problem.denoiser(stage.t, x)]"),
+    Slip("every evaluation made twice", "DDPM", "one evaluation in two is thrown away", ENGINE,
+         "output = self._problem.denoiser(stage.t, x)",
+         "output = [self._problem.denoiser(stage.t, x) for _ in range(2)][1]"),
     # solvers made of solvers
     Slip("eta used once in s_up", "ancestral DPM-Solver++ 2S, eta = 0.5",
          "eta for eta^2 in s_up^2, the same at eta = 1", ANCESTRAL,
          "1 + eta**2 * np.expm1(-2 * h)", "1 + eta * np.expm1(-2 * h)"),
     Slip("a step not lengthened", "ancestral DPM-Solver++ 2S, eta = 0.5",
          "the flow goes to s_1 for s_down, and the noise on top", ANCESTRAL,
-         "np.where(share < 1, np.clip(schedule.time_at(end - np.log(share) / 2), grid.end, None), grid.times[1:])",
-         "grid.times[1:]"),
+         "np.clip(schedule.time_at(end - np.log(fraction) / 2), grid.end, None)", "grid.times[1:]"),
     Slip("the variance of the churn", "EDM's Heun with churn",
          "sigma (1 - e^-2h) z for sigma sqrt(1 - e^-2h) z", CHURN,
          "np.sqrt(-np.expm1(2 * (up - here)))", "-np.expm1(2 * (up - here))"),
@@ -738,19 +758,20 @@ SLIPS = [
          "at = t if c == 0 else s if c == 1", "at = t if c == 0 else t if c == 1"),
     Slip("a buffer written too early", "Heun", "a state is overwritten while it is still wanted", STATES,
          "_storage_uses(base) == _IDLE_USES and", "_storage_uses(base) >= _IDLE_USES and"),
-    Slip("one norm for the batch", "RK45", "the error is that of all samples together", WALK,
+    Slip("one norm for the batch", "RK45", "the error is that of all samples together", ROWS,
          "np.sqrt(row_mean_on_host(v.to(torch.promote_types(v.dtype, torch.float32)) ** 2))",
          "np.sqrt(row_mean_on_host(v.to(torch.promote_types(v.dtype, torch.float32)) ** 2).mean().repeat(len(v)))"),
     Slip("a slope not kept", "RK45",
          "where only a part of the batch passes, its new state keeps the old slope", PAIRS,
-         "_moved(k, rows, good, new_k)", "(_moved(k, rows, good, new_k) if good.all() else k)"),
+         "put(self.k, moved, take(new_k, which))",
+         "(put(self.k, moved, take(new_k, which)) if good.all() else self.k)"),
     Slip("nodes not shifted", "adaptive Adams", "the last node is written over, and those behind stay", NEWTON,
          "np.column_stack([tau, self.nodes[:, :-1]])", "np.column_stack([tau, self.nodes[:, 1:]])"),
     Slip("differences not divided", "adaptive Adams", "by the products of the steps", NEWTON,
          "unit[:, : products.shape[1]] = 1 / products", "unit[:, : products.shape[1]] = 1"),
     Slip("a difference of the wrong order", "adaptive Adams", "the corrector takes d_(k-1) for d_k", VARIABLE_ADAMS,
          "torch.addcmul(x, terms[i], weight", "torch.addcmul(x, terms[i - 1], weight"),
-    Slip("a rejected reading kept", "adaptive Adams", "where only a part of the batch passes", NEWTON,
+    Slip("a rejected output kept", "adaptive Adams", "where only a part of the batch passes", NEWTON,
          "restore(terms, old, good)", "restore(terms, terms, good)"),
     Slip("the sign of the linear part", "adaptive Adams", "P = (sigma D + alpha v E) / R", PARTS,
          "(sigma / r, -alpha * v / r)", "(sigma / r, alpha * v / r)"),
@@ -1107,7 +1128,7 @@ def _strong_order(solver, sampler):
     return strong_order(solver, target=LINE, eta=sampler.eta, steps=(8, 16, 32, 64, 128)).ok
 
 
-# as fine as slopes at rest want them; the law on a mixture takes its time where readings are remembered
+# as fine as slopes at rest want them; the law on a mixture takes its time where outputs are remembered
 _LADDER, _SHORT, _FINE = (28, 40, 56, 80), (14, 20, 28, 40), (80, 113, 160, 226)
 _UNEVEN = (113, 160, 226, 320)  # on uneven steps slopes settle later
 
@@ -1245,7 +1266,7 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
 - Coefficients see all that a sample is made of, since they are compared with the same sampler written a second time:
   so they prove no more than that the two writings agree. Where there is no second writing, as for RK45 and Langevin
   steps, the rest must do.
-- The law on a mixture cannot be computed where more is remembered than a reading or two, as in SA-Solver and ER-SDE-3,
+- The law on a mixture cannot be computed where more is remembered than an output or two, as in SA-Solver and ER-SDE-3,
   nor resolved where noise leads far back up, as in a restart.
 - The strong order says that samples settle along a path, not where: wrong drifts and variances settle as well.
 - At eta = 1 eta is its own square: five slips here are none there, so the samplers of the reverse SDE are proved at

@@ -24,8 +24,8 @@ X = torch.zeros(2, 2)
         (lambda: sd.sample(SDE, (2, 2), sd.Heun(), steps=5), TypeError, "Heun.*solves ProbabilityFlow, not ReverseSDE"),
         (lambda: sd.sample(sd.ReverseSDE(DENOISER, 0.5), (2, 2), sd.DDPM(), steps=5), ValueError, "eta = 0.5: use DDIM"),
         (lambda: sd.sample(sd.ReverseSDE(DENOISER, 1.5), (2, 2), sd.DDIM(), steps=5), ValueError, "eta = 1.5: use SDEDPM"),
-        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM()), TypeError, "exactly one of steps= and grid="),
-        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, grid=[1.0, 0.1]), TypeError, "exactly one of steps= and grid="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM()), TypeError, "exactly one of steps=, evaluations= and grid="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, grid=[1.0, 0.1]), TypeError, "exactly one of steps=, evaluations= and grid="),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=0), ValueError, "steps = 0"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=-2), ValueError, "steps = -2"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[1.0, 0.5, 0.5]), ValueError, "repeats at times 1 and 2"),
@@ -41,7 +41,7 @@ X = torch.zeros(2, 2)
         (lambda: sd.sample(FLOW, (2, 2), sd.RK45(rtol=-1.0)), ValueError, "rtol = -1.0"),
         (lambda: sd.sample(FLOW, (2, 2), sd.RK45(), max_evaluations=0), ValueError, "max_evaluations = 0"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, max_evaluations=9), TypeError, "for adaptive solvers"),
-        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, save=[0.77]), ValueError, "save time 0.77 is no node"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, save=[0.77]), ValueError, "save time 0.77 is not a node"),
         (lambda: sd.sample(FLOW, solver=sd.DDIM(), steps=5), TypeError, "exactly one of shape="),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), x=X, steps=5), TypeError, "exactly one of shape="),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, ids=[1]), ValueError, "1 sample ids for 2 samples"),
@@ -52,11 +52,26 @@ X = torch.zeros(2, 2)
         (lambda: sd.solve(FLOW, X.long(), sd.DDIM(), steps=5), TypeError, "int64"),
         (lambda: sd.solve(FLOW, torch.tensor([[0.0], [torch.nan]]), sd.DDIM(), steps=5), ValueError, "sample 1 of the start"),
         (lambda: sd.encode(SDE, X, sd.DDPM(), steps=5), TypeError, "only the probability flow"),
-        (lambda: sd.encode(FLOW, X, sd.DDIM(), steps=5, terminal=sd.solvers.Denoise()), ValueError, "ends a sampling run"),
-        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal=sd.solvers.Denoise), TypeError, "is no Terminal: give an object"),
+        (lambda: sd.solve(FLOW, X, sd.DDIM(), grid=[0.1, 1.0], terminal=sd.solvers.Denoise()), ValueError, "ends a sampling run"),
+        (lambda: sd.encode(FLOW, X, sd.DDIM(), steps=5, terminal=sd.solvers.Denoise()), TypeError, "unexpected keyword argument 'terminal'"),
+        (lambda: sd.encode(FLOW, X, sd.DDIM(), steps=5, stepz=5), TypeError, "unexpected keyword argument 'stepz'"),
+        (lambda: sd.encode(DENOISER, X, sd.DDPM(), steps=5), TypeError, "DDPM.*solves ReverseSDE, not ProbabilityFlow"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal=sd.solvers.Denoise), TypeError, "is not a Terminal: give an object"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal="denois"), ValueError, "did you mean 'denoise'"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, spacing="karas"), ValueError, "did you mean 'karras'"),
-        (lambda: sd.sample(DENOISER, (2, 2), sd.DDIM(), steps=5), TypeError, "solves ProbabilityFlow or ReverseSDE, not ExactDenoiser"),
+        (lambda: sd.sample(torch.nn.Linear(2, 2), (2, 2), sd.DDIM(), steps=5), TypeError, "wrap a network in Denoiser"),
+        (lambda: sd.sample(FLOW, (2, 2), steps=5), TypeError, "give a solver.*'dpm\\+\\+2m', 'unipc-3'.*scorediff solvers"),
+        (lambda: sd.solve(FLOW, X, steps=5), TypeError, "give a solver"),
+        (lambda: sd.encode(FLOW, X, steps=5), TypeError, "give a solver"),
+        (lambda: sd.sample(FLOW, (2, 2), "", steps=5), ValueError, "unknown solver ''"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, evaluations=5), TypeError, "exactly one of steps=, evaluations= and grid="),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), grid=[1.0, 0.1], evaluations=5), TypeError, "exactly one of steps=, evaluations= and grid="),
+        (lambda: sd.sample(FLOW, (2, 2), "edm-heun", evaluations=1), ValueError, "evaluations = 1: one step of edm-heun costs 2"),
+        (lambda: sd.sample(FLOW, (2, 2), "heun", evaluations=2, terminal="denoise"), ValueError, r"costs 2 and Denoise\(\) one more"),
+        (lambda: sd.sample(FLOW, (2, 2), "ddim", evaluations=0), ValueError, "evaluations = 0: one step of ddim costs 1"),
+        (lambda: sd.sample(FLOW, (2, 2), "ddim", evaluations=9.5), TypeError, "evaluations must be a whole number, got 9.5"),
+        (lambda: sd.sample(FLOW, (2, 2), "restart", evaluations=30), TypeError, "does not declare how many evaluations.*steps= or grid="),
+        (lambda: sd.sample(FLOW, (2, 2), "rk45", evaluations=30), TypeError, "chooses its own steps.*max_evaluations="),
         (lambda: sd.ProbabilityFlow(torch.nn.Linear(2, 2)), TypeError, "wrap a network in Denoiser"),
         (lambda: sd.sample(FLOW, (2, 2), "rk45:rtol=abc"), ValueError, "'abc' is not a number"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, seed=0.5), TypeError, "integer"),
@@ -65,7 +80,7 @@ X = torch.zeros(2, 2)
         (lambda: sd.prior(SCHEDULE, (2, 2), t_start=50), ValueError, "t = 50 is outside the domain"),
         (lambda: sd.VPCosine(offset=-1.0), ValueError, "VPCosine.offset=-1.0, t_max=0.9946. cannot be computed"),
         (lambda: sd.VE(sigma_min=0.0), ValueError, "VE.sigma_min=0.0"),
-        (lambda: sd.DPMSolverPP(4), ValueError, "k = 4: DPMSolverPP takes 1 to 3 readings"),
+        (lambda: sd.DPMSolverPP(4), ValueError, "k = 4: DPMSolverPP takes 1 to 3 evaluations"),
         (lambda: registry.from_dict(sd.Solver, {"type": "DPMSolver", "strat": 2}), ValueError, "no field 'strat'; did you mean 'start'"),
         (lambda: registry.from_dict(sd.Solver, {"type": "DMPSolver"}), ValueError, "did you mean 'DPMSolver'"),
     ],
@@ -81,7 +96,7 @@ def test_a_network_output_of_another_shape_is_refused_where_it_happens():
         sd.sample(flow, (2, 2), sd.DDIM(), steps=3)
 
 
-def test_a_denoiser_of_ones_own_that_returns_another_shape_is_refused():
+def test_a_user_defined_denoiser_that_returns_another_shape_is_refused():
     class Odd:
         schedule = SCHEDULE
 

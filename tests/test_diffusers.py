@@ -175,14 +175,14 @@ def test_a_scheduler_that_rounds_times_tells_the_network_of_up_to_half_a_row_bes
     assert 0.4 < off <= 0.5
     own = guided.denoiser
     rounded = sd.Denoiser(own.net, own.schedule, own.prediction, time=lambda t: np.round(own.time(t)))
-    told = ours(ClassifierFree(rounded, 5.0), "dpm++2m", x, times, cond=cond, terminal="denoise")
-    assert apart(told, theirs) < 1e-5
+    whole = ours(ClassifierFree(rounded, 5.0), "dpm++2m", x, times, cond=cond, terminal="denoise")
+    assert apart(whole, theirs) < 1e-5
     fractional = ours(guided, "dpm++2m", x, times, cond=cond, terminal="denoise")
     assert 1e-4 < apart(fractional, theirs) < 1e-3  # docs/diffusers.md says 3e-4
 
 
 @pytest.mark.parametrize("negative, nothing", [("dog", "dog"), (None, "")])
-def test_sdxl_is_told_text_pool_and_size_and_its_nothing_is_zeros(loaded, negative, nothing):
+def test_sdxl_is_given_text_pool_and_size_and_its_nothing_is_zeros(loaded, negative, nothing):
     pipeline = loaded("stable_diffusion_xl")
     x = noise(2, 4, 8, 8)
     theirs = painted(pipeline, x, negative=negative)
@@ -195,7 +195,7 @@ def test_sdxl_is_told_text_pool_and_size_and_its_nothing_is_zeros(loaded, negati
     assert apart(ours(guided, "ddim", x, times, cond=other), theirs) > 1e-3
 
 
-def test_sdxl_of_another_size_is_told_that_size(loaded):
+def test_sdxl_of_another_size_is_given_that_size(loaded):
     pipeline = loaded("stable_diffusion_xl").sized(24, 16)
     x = noise(2, *pipeline.shape)
     theirs = painted(pipeline, x, height=24, width=16)
@@ -218,13 +218,13 @@ def test_stable_diffusion_3_by_its_flow_euler_is_ddim_from_pure_noise(loaded):
 
 
 @pytest.mark.parametrize("scale, distilled", [(1.0, 2.0), (4.0, 3.5)])
-def test_flux_is_told_its_guidance_and_may_be_guided_besides(loaded, scale, distilled):
+def test_flux_is_given_its_guidance_and_may_be_guided_besides(loaded, scale, distilled):
     pipeline = loaded("flux")
     stock = pipeline.pipe
     x = noise(2, *pipeline.shape)
     assert x.shape == (2, 4, 8, 12)
-    told = {"true_cfg_scale": scale, "height": 16, "width": 24}
-    theirs = painted(pipeline, stock._pack_latents(x, *x.shape), scale=distilled, **told)
+    options = {"true_cfg_scale": scale, "height": 16, "width": 24}
+    theirs = painted(pipeline, stock._pack_latents(x, *x.shape), scale=distilled, **options)
     theirs = stock._unpack_latents(theirs, 16, 24, stock.vae_scale_factor)
     cond = pipeline.conditions("a cat", negative="dog", count=2)
     if distilled != pipeline.guidance_scale:
@@ -334,11 +334,11 @@ def test_an_autoencoder_that_overflows_in_float16_decodes_in_float32_and_goes_ba
 
 
 def test_conditions_are_what_the_pipelines_encode_prompt_says(loaded):
-    told = {"num_images_per_prompt": 2, "do_classifier_free_guidance": True, "negative_prompt": ["dog", "frog"]}
+    options = {"num_images_per_prompt": 2, "do_classifier_free_guidance": True, "negative_prompt": ["dog", "frog"]}
     prompts = ["a cat", "a bat"]
     pipeline = loaded("stable_diffusion")
     with torch.no_grad():
-        theirs = pipeline.pipe.encode_prompt(prompts, "cpu", **told)
+        theirs = pipeline.pipe.encode_prompt(prompts, "cpu", **options)
     cond = pipeline.conditions(prompts, negative=["dog", "frog"], count=2)
     assert torch.equal(cond.pop("encoder_hidden_states"), theirs[0])
     assert torch.equal(cond.pop("negative_encoder_hidden_states"), theirs[1]) and not cond
@@ -348,7 +348,7 @@ def test_conditions_are_what_the_pipelines_encode_prompt_says(loaded):
         pipe = loaded(kind).pipe
         others = {"prompt_2": None, "prompt_3": None} if kind.endswith("3") else {}
         with torch.no_grad():
-            theirs = pipe.encode_prompt(prompts, **others, **told)
+            theirs = pipe.encode_prompt(prompts, **others, **options)
         cond = loaded(kind).conditions(prompts, negative=["dog", "frog"], count=2)
         listed = ["encoder_hidden_states", "negative_encoder_hidden_states", pooled, f"negative_{pooled}"]
         assert all(torch.equal(cond[name], value) for name, value in zip(listed, theirs, strict=True))
@@ -378,8 +378,8 @@ def test_shapes_follow_the_size_of_the_image(loaded):
 def test_a_pipeline_of_every_kind_is_loaded_ready_and_sampled_adaptively(loaded, kind):
     pipeline = loaded(kind)
     assert not any(p.requires_grad for p in pipeline.adapter.parameters())
-    told = {"ddpm": None, "latent": None, "class_dit": 3}.get(kind, "a cat")
-    cond = pipeline.conditions(told, count=1 if told is None else 2)
+    prompts = {"ddpm": None, "latent": None, "class_dit": 3}.get(kind, "a cat")
+    cond = pipeline.conditions(prompts, count=1 if prompts is None else 2)
     solver = sd.ExponentialAdams(rtol=0.05, atol=0.05)
     flow = sd.ProbabilityFlow(pipeline.denoiser)
     solution = sd.sample(flow, (2, *pipeline.shape), solver, cond=cond, terminal="denoise").check()
@@ -426,25 +426,25 @@ def test_a_compiled_model_is_known_as_what_it_was(loaded):
     assert apart(other[0], one[0]) < 1e-5
 
 
-def test_a_learned_variance_is_dropped_and_a_class_is_told():
+def test_a_learned_variance_is_dropped_and_a_class_is_given():
     scheduler = DDIMScheduler()
     net = tiny.unet(out_channels=6, num_class_embeds=5)
     x, label = noise(2, 3, 8, 8), torch.tensor([1, 4])
     with torch.no_grad():
-        reading = from_diffusers(net, scheduler)(0.301, x, class_labels=label)
-        assert torch.equal(reading.output, net(x, torch.full((2,), 300.0), label).sample[:, :3])
+        output = from_diffusers(net, scheduler)(0.301, x, class_labels=label)
+        assert torch.equal(output.output, net(x, torch.full((2,), 300.0), label).sample[:, :3])
     pipeline = DiffusersPipeline(DDIMPipeline(net, scheduler))
     assert pipeline.conditions([1, 4], count=2)["class_labels"].tolist() == [1, 1, 4, 4]
     with pytest.raises(ValueError, match="no class ''; known: 0 to 4"):
         pipeline.conditions([1, 4], negative="")
 
 
-def test_a_table_of_time_embeddings_is_told_the_nearest_row():
+def test_a_table_of_time_embeddings_is_given_the_nearest_row():
     denoiser = from_diffusers(tiny.unet(time_embedding_type="learned", num_train_timesteps=1000), DDIMScheduler())
     x = noise(1, 3, 8, 8)
     with torch.no_grad():
-        told = [denoiser((row + 1) / 1000, x).output for row in (300.0, 300.4, 300.6, 301.0)]
-    assert torch.equal(told[0], told[1]) and torch.equal(told[2], told[3]) and not torch.equal(told[1], told[2])
+        rows = [denoiser((row + 1) / 1000, x).output for row in (300.0, 300.4, 300.6, 301.0)]
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[2], rows[3]) and not torch.equal(rows[1], rows[2])
     smooth = from_diffusers(tiny.unet(), DDIMScheduler())
     with torch.no_grad():
         assert not torch.equal(smooth(0.301, x).output, smooth(0.3014, x).output)
@@ -469,8 +469,8 @@ def test_half_precision_is_followed_and_the_state_keeps_its_own(saved, kind):
     pipeline = pipeline.sized(16, 24) if kind == "flux" else pipeline
     denoiser = pipeline.denoiser
     assert denoiser.dtype is torch.bfloat16
-    told = {"ddpm": None, "latent": None, "class_dit": 3}.get(kind, "a cat")
-    cond = pipeline.conditions(told, count=1 if told is None else 2)
+    prompts = {"ddpm": None, "latent": None, "class_dit": 3}.get(kind, "a cat")
+    cond = pipeline.conditions(prompts, count=1 if prompts is None else 2)
     x = sd.sample(sd.ProbabilityFlow(denoiser), (2, *pipeline.shape), "dpm++2m", steps=3, cond=cond).x
     assert x.dtype is torch.float32 and torch.isfinite(x).all()
     pipeline.adapter.net.to(torch.float32)
@@ -522,7 +522,7 @@ def test_a_pipeline_without_a_network_and_a_flow_without_a_shift_are_refused(loa
     [
         ("stable_diffusion", (2, 4, 8, 8), {}, ValueError, rf"wants {TEXT}: give cond=\{{'{TEXT}': \(B, \*, 16\)\}}"),
         ("stable_diffusion", (2, 3, 8, 8), {}, ValueError, r"shape \(2, 3, 8, 8\): .* wants \(B, 4, H, W\)"),
-        ("stable_diffusion", (2, 4, 8, 8), {TEXT: (1, 5, 16)}, ValueError, r"\(B, \*, 16\) is wanted, with B = 2"),
+        ("stable_diffusion", (2, 4, 8, 8), {TEXT: (1, 5, 16)}, ValueError, r"\(1, 5, 16\) for 2 samples.*sd\.shared"),
         ("stable_diffusion", (2, 4, 8, 8), {TEXT: (2, 5, 8)}, ValueError, r"shape \(2, 5, 8\)"),
         (
             "stable_diffusion",
@@ -544,7 +544,21 @@ def test_a_state_or_condition_that_a_network_does_not_take_is_refused(loaded, ki
         loaded(kind).denoiser(0.5, noise(*shape), **{key: noise(*sides) for key, sides in cond.items()})
 
 
-def test_a_condition_that_is_no_tensor_and_a_dit_that_is_not_square_are_refused(loaded):
+@pytest.mark.parametrize("solver", ["dpm++2m", "exponential-adams:rtol=0.1"])
+def test_one_text_for_all_is_shared(loaded, solver):
+    pipeline = loaded("stable_diffusion")
+    text = pipeline.conditions("a cat")[TEXT]
+    flow, steps = sd.ProbabilityFlow(pipeline.denoiser), {"steps": 3} if solver == "dpm++2m" else {}
+    one, many = (
+        sd.sample(flow, (3, *pipeline.shape), solver, cond={TEXT: value}, **steps).check().x
+        for value in (sd.shared(text), text.expand(3, -1, -1))
+    )
+    assert torch.equal(one, many)
+    with pytest.raises(ValueError, match=r"\(B, \*, 16\) is wanted, with B = 3"):
+        sd.sample(flow, (3, *pipeline.shape), "ddim", steps=1, cond={TEXT: sd.shared(text.expand(2, -1, -1))})
+
+
+def test_a_condition_that_is_not_a_tensor_and_a_dit_that_is_not_square_are_refused(loaded):
     with pytest.raises(TypeError, match=r"cond\['class_labels'\] must be a tensor, got list"):
         loaded("class_dit").denoiser(0.5, noise(1, 4, 8, 8), class_labels=[1])
     with pytest.raises(ValueError, match="square"):
@@ -552,10 +566,10 @@ def test_a_condition_that_is_no_tensor_and_a_dit_that_is_not_square_are_refused(
 
 
 @pytest.mark.parametrize(
-    "kind, told, options, error, words",
+    "kind, prompts, options, error, words",
     [
-        ("ddpm", "a cat", {}, TypeError, "DDPMPipeline is told nothing.*'a cat'"),
-        ("latent", None, {"negative": ""}, TypeError, "LDMPipeline is told nothing"),
+        ("ddpm", "a cat", {}, TypeError, "DDPMPipeline takes neither prompts nor labels.*'a cat'"),
+        ("latent", None, {"negative": ""}, TypeError, "LDMPipeline takes neither"),
         ("stable_diffusion", None, {}, TypeError, "wants a prompt"),
         ("stable_diffusion", 3, {}, TypeError, "a prompt must be text, got 3"),
         ("stable_diffusion", ["a", "b"], {"negative": ["c"]}, ValueError, "1 negatives for 2 prompts"),
@@ -565,16 +579,16 @@ def test_a_condition_that_is_no_tensor_and_a_dit_that_is_not_square_are_refused(
         ("class_dit", 1000, {}, ValueError, "no class 1000; known: 0 to 999"),
     ],
 )
-def test_what_a_pipeline_cannot_be_told_is_refused(loaded, kind, told, options, error, words):
+def test_prompts_that_a_pipeline_cannot_take_are_refused(loaded, kind, prompts, options, error, words):
     with pytest.raises(error, match=words):
-        loaded(kind).conditions(told, **options)
+        loaded(kind).conditions(prompts, **options)
 
 
 def test_a_pipeline_whose_text_is_not_known_wants_conditions_by_hand(loaded):
     class Mine:
         unet, scheduler = loaded("stable_diffusion").pipe.unet, DDIMScheduler()
 
-    with pytest.raises(TypeError, match=r"how Mine reads text is not known.*encoder_hidden_states"):
+    with pytest.raises(TypeError, match=r"how Mine encodes text is not known.*encoder_hidden_states"):
         DiffusersPipeline(Mine()).conditions("a cat")
 
 
@@ -646,7 +660,7 @@ def test_code_in_a_folder_is_not_run(folder, tmp_path):
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'trap')!r}, 'w')\nclass Pipe: pass\n")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": ["mine", "Pipe"]}))
-    with pytest.raises(ValueError, match="code of its own is not run"):
+    with pytest.raises(ValueError, match="custom code is not run"):
         DiffusersPipeline.load(folder)
     shutil.copy(folder / "mine.py", folder / "unet" / "mine.py")
     (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["mine", "Pipe"]}))

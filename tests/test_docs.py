@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -30,22 +31,33 @@ def test_docstring_examples_run(name):
     assert result.failed == 0
 
 
-def test_readme_examples_run_one_after_another():
+def test_readme_examples_run_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert BLOCKS
     names = {}
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), names)
 
 
-def test_the_readmes_files_exist():
-    for path in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\":]+)\"", (ROOT / "README.md").read_text()):
+def test_the_first_example_of_the_readme_is_five_lines_that_make_a_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len([line for line in BLOCKS[0].splitlines() if line]) == 5
+    exec(compile(BLOCKS[0], "README.md", "exec"), {})
+    (picture,) = tmp_path.iterdir()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_is_short_and_its_files_exist():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= 12_000
+    for path in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\":]+)\"", text):
         assert (ROOT / (path[0] or path[1])).exists(), path
 
 
 def claims():
     for name, solver in solvers().items():
         if sd.ProbabilityFlow in solver.solves:
-            # noise on the flow is measured in law
+            # noise on the flow is measured in distribution
             kind, declared = ("weak order", solver.weak_order) if stochastic(solver) else ("order", solver.order)
             yield name, kind, declared, solver.nfe
         if sd.ReverseSDE in solver.solves:
@@ -73,7 +85,7 @@ def test_a_solver_is_measured_again_where_its_hash_is_another_or_it_has_no_line(
     assert not [name for name in stale(fresh) if name in record]
     fresh["ddim"] = [(*fresh["ddim"][0][:-1], "0" * 12)]
     assert "ddim" in stale(fresh)
-    # and an order that is no longer the recorded one is told
+    # and an order that is no longer the recorded one is named
     other = {"ddim": [tuple("0.50" if n == 3 else cell for n, cell in enumerate(row)) for row in record["ddim"]]}
     assert len(moved(record, other)) == len(record["ddim"]) and not moved(record, record)
 
@@ -84,10 +96,26 @@ def test_the_examples_of_every_page_run(page):
         exec(compile(block, page.name, "exec"), {})
 
 
-def test_the_face_is_complete_and_literal():
-    assert sorted(sd.__all__) == sorted(set(sd.__all__))
-    for name in sd.__all__:
-        assert getattr(sd, name) is not None
+NAMESPACES = ["backends", "coordinates", "guidance", "interop", "lab", "linear_parts", "noise", "predictions",
+              "schedules", "solvers", "spacings", "study", "targets", "verify"]  # fmt: skip
+
+
+def test_the_face_is_forty_names_at_most_and_the_namespaces():
+    assert len(sd.__all__) == len(set(sd.__all__)) and dir(sd) == sorted([*sd.__all__, "__version__"])
+    assert [name for name in sd.__all__ if inspect.ismodule(getattr(sd, name))] == NAMESPACES
+    names = set(sd.__all__) - set(NAMESPACES)
+    assert 30 <= len(names) <= 40
+    # words that say nothing without their namespace
+    assert not names & {"Beta", "Controller", "Exponential", "Form", "Mask", "Matrix", "Noise", "RungeKutta", "Start",
+                        "Time", "Times"}  # fmt: skip
+    with pytest.raises(AttributeError, match="no attribute 'RungeKutta'"):
+        _ = sd.RungeKutta
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_namespace_is_there_without_an_import_of_its_own(name, fresh):
+    done = fresh(f"import scorediff as sd; assert sd.{name}.__doc__ and sd.{name}.__name__ == 'scorediff.{name}'")
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_the_library_imports_none_of_it_until_a_name_is_asked_for(fresh):

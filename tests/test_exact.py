@@ -1,4 +1,4 @@
-"""The exact targets: their denoisers against automatic differentiation, their flow against scipy, their laws."""
+"""The exact targets: their denoisers against automatic differentiation, their flow against scipy, their moments."""
 
 import math
 import pickle
@@ -229,11 +229,11 @@ def test_a_mixture_of_many_components_is_summed_in_blocks(monkeypatch):
 )
 @pytest.mark.parametrize("t", [0.05, 0.5])
 def test_a_density_integrates_to_one(target, t):
-    def density(x: float, law: Target) -> float:
-        return law.log_prob(torch.tensor([[x]], dtype=F64)).exp().item()
+    def density(x: float, of: Target) -> float:
+        return of.log_prob(torch.tensor([[x]], dtype=F64)).exp().item()
 
-    for law in (target, target.at(VPLinear(), t)):
-        assert quad(density, -8, 8, args=(law,), limit=300, points=[-1, 0, 1])[0] == pytest.approx(1.0, abs=1e-7)
+    for of in (target, target.at(VPLinear(), t)):
+        assert quad(density, -8, 8, args=(of,), limit=300, points=[-1, 0, 1])[0] == pytest.approx(1.0, abs=1e-7)
 
 
 @over_targets
@@ -241,12 +241,12 @@ def test_samples_have_the_moments_of_the_law(target):
     n, size = 40_000, math.prod(target.event_shape)
     x = target.sample(n, seed=11).reshape(n, size)
     mean, covariance = _moments(target)
-    spread = covariance.diagonal().sqrt()
-    z_mean = (x.mean(0) - mean) / spread * n**0.5
+    std = covariance.diagonal().sqrt()
+    z_mean = (x.mean(0) - mean) / std * n**0.5
     assert z_mean.abs().max() < 4.5
-    centred = (x - mean) / spread
+    centred = (x - mean) / std
     products = centred.unsqueeze(-1) * centred.unsqueeze(-2)
-    z_covariance = (products.mean(0) - covariance / spread / spread[:, None]) / products.std(0) * n**0.5
+    z_covariance = (products.mean(0) - covariance / std / std[:, None]) / products.std(0) * n**0.5
     assert z_covariance.abs().max() < 4.5
 
 
@@ -287,8 +287,8 @@ def _moments_by_samples(target: Target) -> tuple[Tensor, Tensor]:
     "target", [target for target in KINDS.values() if isinstance(target, KNOWN)], ids=discovery.label
 )
 def test_the_moments_of_a_default_are_the_integrals_of_its_density(target):
-    law = target.at(VPLinear(), 0.2)  # wide enough for the grid
-    for by_density, closed in zip(_moments_by_density(law), _moments(law), strict=True):
+    noised = target.at(VPLinear(), 0.2)  # wide enough for the grid
+    for by_density, closed in zip(_moments_by_density(noised), _moments(noised), strict=True):
         torch.testing.assert_close(by_density, closed, rtol=1e-10, atol=1e-10)
 
 
@@ -388,8 +388,8 @@ def test_near_the_data_noise_keeps_its_digits():
     x = torch.tensor([[0.7]], dtype=F64)
     alpha_t, sigma_t = 1 - t, t
     wanted = sigma_t * 0.7 / (alpha_t**2 + sigma_t**2)
-    for law in (target, GaussianMixture([1.0], [[0.0]], 1.0), Empirical([[0.0]], 1.0)):
-        assert law.denoiser(schedule)(t, x)[1].item() == pytest.approx(wanted, rel=1e-13)
+    for one in (target, GaussianMixture([1.0], [[0.0]], 1.0), Empirical([[0.0]], 1.0)):
+        assert one.denoiser(schedule)(t, x)[1].item() == pytest.approx(wanted, rel=1e-13)
 
 
 def test_on_its_own_data_an_empirical_law_of_no_bandwidth_returns_the_nearest():

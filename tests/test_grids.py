@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scorediff as sd
+from scorediff._core import registry
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
@@ -34,14 +35,14 @@ def test_a_start_below_the_schedules_own_is_met(spacing, schedule, ends):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-def test_each_spacing_is_uniform_in_its_own_clock(schedule):
-    def steps_of(spacing, clock):
-        return np.diff(clock(spacing(schedule, 9).times))
+def test_each_spacing_is_uniform_in_what_it_says(schedule):
+    def steps_of(spacing, variable):
+        return np.diff(variable(spacing(schedule, 9).times))
 
     def ratio(t):
         return schedule.sigma(t) / schedule.alpha(t)
 
-    clocks = [
+    variables = [
         (sd.spacings.UniformTime(), lambda t: t),
         (sd.spacings.UniformLogSNR(), schedule.log_snr),
         (sd.spacings.Quadratic(), np.sqrt),
@@ -50,10 +51,34 @@ def test_each_spacing_is_uniform_in_its_own_clock(schedule):
         (sd.spacings.UniformAngle(0.5), lambda t: np.arctan(ratio(t) / 0.5)),
         (sd.spacings.FlowTime(), lambda t: ratio(t) / (1 + ratio(t))),
         (sd.spacings.UniformIn(sd.coordinates.DDIMCoordinates()), lambda t: ratio(t) ** (1 / 7)),
+        (sd.spacings.Exponential(rho=2.0), lambda t: np.sqrt(np.abs(schedule.log_snr(t) - schedule.log_snr(t[0])))),
     ]
-    for spacing, clock in clocks:
-        steps = steps_of(spacing, clock)
+    for spacing, variable in variables:
+        steps = steps_of(spacing, variable)
         np.testing.assert_allclose(steps, steps[0], rtol=1e-9, err_msg=repr(spacing))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+def test_a_spacing_that_has_the_name_of_coordinates_is_even_in_them(schedule):
+    for name, coordinates in registry.names(sd.coordinates.Coordinates).items():
+        if type(coordinates).__module__.startswith("scorediff."):
+            times = registry.parse(sd.spacings.Spacing, name)(schedule, 9).times
+            steps = np.diff(coordinates.clock(schedule, times) ** (1 / coordinates.rho))
+            np.testing.assert_allclose(steps, steps[0], rtol=1e-9, err_msg=name)
+
+
+def test_the_names_of_spacings_are_these_and_no_two_make_one_grid_but_as_their_options_say():
+    found = registry.names(sd.spacings.Spacing).items()
+    named = {name: one for name, one in found if type(one).__module__.startswith("scorediff.spacings")}
+    assert sorted(named) == [
+        "angle", "beta", "ddim", "exponential", "flow-time", "karras", "log-snr", "quadratic", "subsequence", "time",
+        "times",
+    ]  # fmt: skip
+    assert all(registry.name_of(spacing) == name for name, spacing in named.items())
+    grids = {name: s(sd.VPLinear(), 6).times for name, s in named.items() if name != "times"}
+    same = {(a, b) for a in grids for b in grids if a < b and np.allclose(grids[a], grids[b], rtol=1e-9)}
+    # a root of degree 7 is both EDM's default and that of DDIM's coordinates; exponent 1 is no exponent
+    assert same == {("ddim", "karras"), ("exponential", "log-snr")}
 
 
 @pytest.mark.parametrize("steps", [7, 10, 13, 30, 64, 160, 320, 999])

@@ -1,4 +1,4 @@
-"""A guided denoiser is one equation: its readings are those of closed forms, and every solver sees the same."""
+"""A guided denoiser is one equation: its data and noise are those of closed forms, and every solver sees the same."""
 
 import dataclasses
 import gc
@@ -17,7 +17,6 @@ import scorediff as sd
 from scorediff import verify
 from scorediff._core.conditions import Conditions
 from scorediff.denoiser import Rescheduled
-from scorediff.guidance import kinks
 
 over_schedules = pytest.mark.parametrize(
     "schedule", by_day(SCHEDULES, (sd.VPLinear(), sd.EDM(), sd.RectifiedFlow())), ids=label
@@ -35,8 +34,8 @@ class TwoClasses:
     schedule: sd.schedules.Schedule = dataclasses.field(default_factory=sd.VPLinear)
 
     def __call__(self, t, x, *, label):
-        readings = [target.denoiser(self.schedule)(t, x) for target in (*CLASSES, WHOLE)]
-        return tuple(torch.stack([r[k] for r in readings])[label, torch.arange(len(x))] for k in (0, 1))
+        outputs = [target.denoiser(self.schedule)(t, x) for target in (*CLASSES, WHOLE)]
+        return tuple(torch.stack([r[k] for r in outputs])[label, torch.arange(len(x))] for k in (0, 1))
 
 
 def as_network(prediction, schedule):
@@ -65,16 +64,16 @@ def scores(schedule, t, x):
         variance, away = (alpha * std) ** 2 + sigma**2, x - alpha * torch.tensor(mean, dtype=x.dtype)
         each.append(-away / variance)
         logs.append(math.log(weight / variance) - away.square().sum(1) / (2 * variance))
-    share = torch.stack(logs).softmax(0)
-    return (*each, share[0, :, None] * each[0] + share[1, :, None] * each[1])
+    weights = torch.stack(logs).softmax(0)
+    return (*each, weights[0, :, None] * each[0] + weights[1, :, None] * each[1])
 
 
-def score_of(reading, schedule, t):
-    return reading[1] * (-1 / float(schedule.sigma(t)))
+def score_of(output, schedule, t):
+    return output[1] * (-1 / float(schedule.sigma(t)))
 
 
-def agrees_with_the_state(reading, schedule, t, x):
-    assert_close(reading[0] * schedule.alpha(t) + reading[1] * schedule.sigma(t), x, rtol=1e-10, atol=1e-10)
+def agrees_with_the_state(output, schedule, t, x):
+    assert_close(output[0] * schedule.alpha(t) + output[1] * schedule.sigma(t), x, rtol=1e-10, atol=1e-10)
 
 
 LABEL = torch.tensor([0, 1, 0, 1, 0, 1])
@@ -90,55 +89,55 @@ def test_classifier_free_guidance_has_the_score_in_closed_form(schedule, predict
         t = schedule.time_at(log_snr)
         x = points(schedule, t)
         first, second, whole = scores(schedule, t, x)
-        told = torch.where(LABEL[:, None] == 0, first, second)
-        reading = guided(t, x, label=LABEL)
-        assert_close(score_of(reading, schedule, t), whole + scale * (told - whole), rtol=1e-9, atol=1e-9)
-        agrees_with_the_state(reading, schedule, t, x)
-        assert reading.rows == (len(x) if scale == 1.0 else 2 * len(x))
+        towards = torch.where(LABEL[:, None] == 0, first, second)
+        output = guided(t, x, label=LABEL)
+        assert_close(score_of(output, schedule, t), whole + scale * (towards - whole), rtol=1e-9, atol=1e-9)
+        agrees_with_the_state(output, schedule, t, x)
+        assert output.rows == (len(x) if scale == 1.0 else 2 * len(x))
 
 
 def test_the_two_conventions_of_the_scale_differ_by_one():
     model, x = TwoClasses(), points(sd.VPLinear(), 0.5)
     by_scale = sd.ClassifierFree(model, 3.5, null={"label": NONE})(0.5, x, label=LABEL)
     by_weight = sd.ClassifierFree.of_weight(model, 2.5, null={"label": NONE})(0.5, x, label=LABEL)
-    told, untold = model(0.5, x, label=LABEL), model(0.5, x, label=torch.full_like(LABEL, NONE))
+    towards, away = model(0.5, x, label=LABEL), model(0.5, x, label=torch.full_like(LABEL, NONE))
     assert_close(by_scale[1], by_weight[1])
-    assert_close(by_weight[1], (1 + 2.5) * told[1] - 2.5 * untold[1], rtol=1e-12, atol=1e-12)
+    assert_close(by_weight[1], (1 + 2.5) * towards[1] - 2.5 * away[1], rtol=1e-12, atol=1e-12)
 
 
 def test_classifier_guidance_by_the_exact_classifier_is_classifier_free_guidance():
     schedule = sd.VPLinear()
 
     def log_prob(x, t, label):
-        laws = [target.at(schedule, float(t[0])).log_prob(x) + math.log(w) for target, w in zip(CLASSES, WEIGHTS)]  # noqa: B905
-        return torch.stack(laws).log_softmax(0)[label, torch.arange(len(x))]
+        densities = [target.at(schedule, float(t[0])).log_prob(x) + math.log(w) for target, w in zip(CLASSES, WEIGHTS)]  # noqa: B905
+        return torch.stack(densities).log_softmax(0)[label, torch.arange(len(x))]
 
     unconditional = WHOLE.denoiser(schedule)
     by_classifier = sd.guidance.ClassifierGuidance(unconditional, log_prob, scale=2.0)
     by_label = sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE})
     for t in (0.05, 0.3, 0.9):
         x = points(schedule, t)
-        reading = by_classifier(t, x, classifier_label=LABEL)
-        assert_close(reading[1], by_label(t, x, label=LABEL)[1], rtol=1e-8, atol=1e-8)
-        assert (reading.rows, reading.vjps) == (2 * len(x), 1)
-        agrees_with_the_state(reading, schedule, t, x)
+        output = by_classifier(t, x, classifier_label=LABEL)
+        assert_close(output[1], by_label(t, x, label=LABEL)[1], rtol=1e-8, atol=1e-8)
+        assert (output.rows, output.vjps) == (2 * len(x), 1)
+        agrees_with_the_state(output, schedule, t, x)
 
 
-def test_autoguidance_is_the_weak_reading_and_scale_times_what_the_good_one_adds():
+def test_autoguidance_is_the_weak_output_and_scale_times_what_the_good_one_adds():
     schedule = sd.VPLinear()
     weak = sd.targets.GaussianMixture(WEIGHTS, MEANS, (0.5, 0.7)).denoiser(schedule)
     good = as_network(sd.EDMPrediction(), schedule)
     x = points(schedule, 0.4)
-    reading = sd.guidance.Autoguidance(_Told(good, LABEL), weak, 2.5)(0.4, x)
+    output = sd.guidance.Autoguidance(_Labelled(good, LABEL), weak, 2.5)(0.4, x)
     expected = weak(0.4, x)[1] + 2.5 * (good(0.4, x, label=LABEL)[1] - weak(0.4, x)[1])
-    assert_close(reading[1], expected, rtol=1e-10, atol=1e-10)
-    assert reading.rows == 2 * len(x)
+    assert_close(output[1], expected, rtol=1e-10, atol=1e-10)
+    assert output.rows == 2 * len(x)
     with pytest.raises(ValueError, match=r"weak\.on\(schedule\)"):
         sd.guidance.Autoguidance(good, CLASSES[0].denoiser(sd.EDM()), 2.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Told:
+class _Labelled:
     """A denoiser whose label is always the same."""
 
     denoiser: object
@@ -159,19 +158,19 @@ def test_a_rescaled_output_has_the_standard_deviation_of_the_unguided_one(of):
     model = _Scaled(images)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     guided = sd.ClassifierFree(model, 5.0, null={"by": 0.5})
-    told = {"by": torch.full((4,), 1.5, dtype=torch.float64)}
-    plain, strong = model(0.4, x, **told), guided(0.4, x, **told)
+    cond = {"by": torch.full((4,), 1.5, dtype=torch.float64)}
+    plain, strong = model(0.4, x, **cond), guided(0.4, x, **cond)
 
     def output(pair):
         a, b = of.row(schedule, 0.4)
         return pair[0] * a + pair[1] * b
 
     for phi in (0.0, 0.7, 1.0):
-        found = output(sd.guidance.Rescaled(guided, phi, of)(0.4, x, **told))
+        found = output(sd.guidance.Rescaled(guided, phi, of)(0.4, x, **cond))
         ratio = output(plain).flatten(1).std(1) / output(strong).flatten(1).std(1)
         factor = (phi * ratio + 1 - phi).reshape(-1, 1, 1, 1)
         assert_close(found, output(strong) * factor, rtol=1e-9, atol=1e-9)
-    assert sd.guidance.Rescaled(guided, 1.0, of)(0.4, x, **told).rows == 8
+    assert sd.guidance.Rescaled(guided, 1.0, of)(0.4, x, **cond).rows == 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,33 +198,33 @@ def test_guidance_in_an_interval_holds_there_and_nowhere_else():
     for sigma, inside in ((0.19, False), (0.21, True), (1.99, True), (2.01, False)):
         t = schedule.time_at(-math.log(sigma))
         x = points(schedule, t)
-        reading = limited(t, x, label=LABEL)
-        assert_close(reading[1], (guided if inside else TwoClasses(schedule))(t, x, label=LABEL)[1])
-        assert reading.rows == len(x) * (2 if inside else 1)
+        output = limited(t, x, label=LABEL)
+        assert_close(output[1], (guided if inside else TwoClasses(schedule))(t, x, label=LABEL)[1])
+        assert output.rows == len(x) * (2 if inside else 1)
     at = [schedule.time_at(-math.log(s)) for s in (0.2, 2.0)]
-    assert sorted(limited.breaks) == pytest.approx(at)
+    assert sorted(limited.discontinuities) == pytest.approx(at)
     assert limited(at[1], x, label=LABEL).rows == 2 * len(x) and limited(at[0], x, label=LABEL).rows == len(x)
-    assert sd.guidance.GuidanceInterval(guided).breaks == () and sd.guidance.GuidanceInterval(guided)(
+    assert sd.guidance.GuidanceInterval(guided).discontinuities == () and sd.guidance.GuidanceInterval(guided)(
         0.5, x, label=LABEL
     ).rows == 2 * len(x)
     assert sd.guidance.GuidanceInterval(guided, low=50.0, high=60.0)(0.5, x, label=LABEL).rows == len(x)
     assert sd.guidance.GuidanceInterval(guided, low=-60.0, high=-50.0)(0.5, x, label=LABEL).rows == len(x)
 
 
-def test_samples_at_times_of_their_own_are_read_as_one_by_one():
+def test_samples_at_different_times_are_evaluated_as_one_by_one():
     schedule = sd.VPLinear()
     guided = sd.ClassifierFree(as_network(sd.NoisePrediction(), schedule), 3.0, null={"label": NONE})
     limited = sd.guidance.Rescaled(sd.guidance.GuidanceInterval.in_sigma(guided, 0.2, 2.0), 0.5, sd.NoisePrediction())
     times = np.array([0.02, 0.1, 0.3, 0.5, 0.8, 1.0])
     x = points(schedule, 0.5)
-    reading = limited(times, x, label=LABEL)
+    output = limited(times, x, label=LABEL)
     inside = 0
     for i, t in enumerate(times.tolist()):
         alone = limited(t, x[i : i + 1], label=LABEL[i : i + 1])
         inside += alone.rows - 1
         for part in (0, 1):
-            assert_close(reading[part][i : i + 1], alone[part], rtol=1e-10, atol=1e-10)
-    assert 0 < inside < len(x) and reading.rows == len(x) + inside
+            assert_close(output[part][i : i + 1], alone[part], rtol=1e-10, atol=1e-10)
+    assert 0 < inside < len(x) and output.rows == len(x) + inside
 
 
 @pytest.mark.parametrize("solver", ["exponential-adams:rtol=1e-5", "exp-rk43:rtol=1e-6", "rk45:rtol=1e-7,atol=1e-7"])
@@ -234,7 +233,7 @@ def test_adaptive_solvers_step_to_the_ends_of_the_interval_and_agree(solver):
     guided = sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE})
     flow = sd.ProbabilityFlow(sd.guidance.GuidanceInterval.in_sigma(guided, 0.3, 3.0))
     x = sd.prior(schedule, (6, 2), dtype=torch.float64)
-    ends = sorted([schedule.t_start, *flow.denoiser.breaks, schedule.t_end], reverse=True)
+    ends = sorted([schedule.t_start, *flow.denoiser.discontinuities, schedule.t_end], reverse=True)
     # leg by leg, so that no step meets a jump whatever the solver knows of it
     expected, inner = x, 1e-12
     for first, last in itertools.pairwise(ends):
@@ -265,7 +264,7 @@ def test_clipped_data_and_the_noise_that_agrees_with_it():
     assert_close(clipped[0], data.clamp(-0.5, 0.5), rtol=1e-12, atol=1e-12)
     agrees_with_the_state(clipped, schedule, t, x)
     s = data.abs().amax(1, keepdim=True).clamp(min=0.5)
-    dynamic = sd.guidance.DynamicThreshold(model, share=1.0, bound=0.5)(t, x)
+    dynamic = sd.guidance.DynamicThreshold(model, quantile=1.0, bound=0.5)(t, x)
     assert_close(dynamic[0], data * 0.5 / s, rtol=1e-12, atol=1e-12)
     agrees_with_the_state(dynamic, schedule, t, x)
 
@@ -277,13 +276,15 @@ def test_the_threshold_is_the_quantile_of_each_sample():
     sizes = model(t, x)[0].flatten(1).abs().sort(1).values
     s = sizes[:, 89].reshape(3, 1, 1)
     data = model(t, x)[0]
-    assert_close(sd.guidance.DynamicThreshold(model, share=0.9)(t, x)[0], data.clamp(-s, s) / s, rtol=1e-12, atol=1e-12)
+    assert_close(
+        sd.guidance.DynamicThreshold(model, quantile=0.9)(t, x)[0], data.clamp(-s, s) / s, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_what_clips_is_recorded_and_order_tools_warn_of_it():
     schedule = sd.VPLinear()
     guided = sd.guidance.Clipped(sd.ClassifierFree(TwoClasses(schedule), 2.0, null={"label": NONE}), 0.8)
-    assert kinks(guided) == ("Clipped",) and kinks(guided.denoiser) == ()
+    assert guided.kinks == ("Clipped",) and guided.denoiser.kinks == ()
     assert sd.guidance.GuidanceInterval(sd.guidance.DynamicThreshold(guided), low=0.0).kinks == (
         "DynamicThreshold",
         "Clipped",
@@ -329,7 +330,7 @@ OBSERVED = torch.tensor([[0.8, -0.6]], dtype=torch.float64)
 
 
 def posterior(operator=OPERATOR, noise_std=NOISE_STD, observed=OBSERVED):
-    """The law of the data given the measurement, by Bayes' rule for Gaussians."""
+    """The distribution of the data given the measurement, by Bayes' rule for Gaussians."""
     a = operator.matrix
     precision = a.T @ a / noise_std**2 + torch.eye(3, dtype=torch.float64) / PRIOR_STD**2
     covariance = precision.inverse()
@@ -344,12 +345,12 @@ def test_pseudo_inverse_guidance_is_the_exact_posterior_of_isotropic_gaussian_da
     for log_snr in (-2.0, 0.0, 2.5):
         t = schedule.time_at(log_snr)
         x = PRIOR.at(schedule, t).sample(5, seed=1)
-        reading = guided(t, x, observed=OBSERVED)
+        output = guided(t, x, observed=sd.shared(OBSERVED))
         for part in (0, 1):
-            assert_close(reading[part], exact(t, x)[part], rtol=1e-8, atol=1e-8)
-        assert (reading.rows, reading.vjps) == (5, 1)
+            assert_close(output[part], exact(t, x)[part], rtol=1e-8, atol=1e-8)
+        assert (output.rows, output.vjps) == (5, 1)
     x = sd.prior(schedule, (200, 3), dtype=torch.float64)
-    options = {"x": x, "cond": {"observed": OBSERVED}}
+    options = {"x": x, "cond": {"observed": sd.shared(OBSERVED)}}
     solution = sd.sample(sd.ProbabilityFlow(guided), solver="exponential-adams:rtol=1e-5", **options).check()
     assert_close(
         solution.x, sd.sample(sd.ProbabilityFlow(exact), solver="exponential-adams:rtol=1e-5", x=x).x, rtol=0, atol=1e-5
@@ -366,24 +367,24 @@ def test_dps_is_the_posterior_that_takes_the_denoised_sample_for_the_data():
     for t in (0.5, 0.2, 0.05, 0.01):
         x = PRIOR.at(schedule, t).sample(5, seed=1)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        plain, reading = PRIOR.denoiser(schedule)(t, x), guided(t, x, observed=OBSERVED)
+        plain, output = PRIOR.denoiser(schedule)(t, x), guided(t, x, observed=sd.shared(OBSERVED))
         slope = alpha * PRIOR_STD**2 / ((alpha * PRIOR_STD) ** 2 + sigma**2)
         gradient = slope * (OBSERVED - plain[0] @ a.T) @ a / NOISE_STD**2
-        assert_close(reading[1], plain[1] - sigma * gradient, rtol=1e-9, atol=1e-9)
-        agrees_with_the_state(reading, schedule, t, x)
-        errors.append(float((reading[0] - exact(t, x)[0]).abs().max()))
+        assert_close(output[1], plain[1] - sigma * gradient, rtol=1e-9, atol=1e-9)
+        agrees_with_the_state(output, schedule, t, x)
+        errors.append(float((output[0] - exact(t, x)[0]).abs().max()))
     # it differs, by the variance of the data given the state, which falls like sigma^2
     assert errors[0] > 0.1 and all(b < a for a, b in itertools.pairwise(errors)) and errors[-1] < 1e-3
 
 
-def test_inpainting_without_noise_keeps_what_is_known_and_fills_in_the_conditional_law():
+def test_inpainting_without_noise_keeps_what_is_known_and_samples_the_rest_given_it():
     schedule = sd.VPLinear()
     known = torch.tensor([True, False, True])
     guided = sd.guidance.PiGDM(PRIOR.denoiser(schedule), sd.guidance.Mask(known), 0.0, data_std=PRIOR_STD)
     observed = torch.tensor([[0.9, 0.0, -0.4]], dtype=torch.float64)
     x = sd.sample(
-        sd.ProbabilityFlow(guided), (500, 3), "unipc-3", steps=40, cond={"observed": observed}, dtype=torch.float64,
-        terminal="denoise",
+        sd.ProbabilityFlow(guided), (500, 3), "unipc-3", steps=40, cond={"observed": sd.shared(observed)},
+        dtype=torch.float64, terminal="denoise",
     ).check().x  # fmt: skip
     assert_close(x[:, known], observed[:, known].expand(500, 2), rtol=0, atol=1e-9)
     free = sd.sample(
@@ -425,7 +426,7 @@ def test_an_operator_has_its_adjoint_and_solves_its_normal_equations(operator, s
 def example(cls, model):
     """A guidance of a class: its fields by their names, those that are not known here by their defaults."""
     known = {
-        "weak": _Told(model, torch.full((6,), NONE)),
+        "weak": _Labelled(model, torch.full((6,), NONE)),
         "scale": 1.5,
         "null": {"label": NONE},
         "log_prob": lambda x, t: -(x - 0.5).square().sum(1) / (1 + t),
@@ -447,10 +448,10 @@ def test_every_guidance_is_a_denoiser(cls):
     schedule = sd.VPLinear()
     guided = example(cls, TwoClasses(schedule))
     cond = {"label": LABEL} | (
-        {"observed": torch.tensor([[0.3, 0.0]])} if "operator" in cls.__dataclass_fields__ else {}
+        {"observed": sd.shared(torch.tensor([[0.3, 0.0]]))} if "operator" in cls.__dataclass_fields__ else {}
     )
     if cls is sd.guidance.Autoguidance:
-        guided = dataclasses.replace(guided, denoiser=_Told(TwoClasses(schedule), LABEL))
+        guided = dataclasses.replace(guided, denoiser=_Labelled(TwoClasses(schedule), LABEL))
         cond = {}
     x = points(schedule, 0.5)
     one, many = guided(0.5, x, **cond), guided(np.full(6, 0.5), x, **cond)
@@ -458,10 +459,10 @@ def test_every_guidance_is_a_denoiser(cls):
         assert_close(one[part], many[part], rtol=1e-9, atol=1e-9)
         assert not one[part].requires_grad
     agrees_with_the_state(one, schedule, 0.5, x)
-    told = Conditions.of(cond, len(x))
-    both = guided.pair(0.5, x, told)
+    given = Conditions.of(cond, len(x))
+    both = guided.pair(0.5, x, given)
     assert_close(both[0][1], one[1], rtol=1e-9, atol=1e-9)
-    assert_close(guided.plain(0.5, x, told)[1], both[1][1], rtol=1e-9, atol=1e-9)
+    assert_close(guided.plain(0.5, x, given)[1], both[1][1], rtol=1e-9, atol=1e-9)
     assert (one[1] - both[1][1]).abs().max() > 1e-3, "it guides"
     # in another precision, on another schedule, and by solvers of both problems
     assert guided(0.5, x.float(), **cond)[0].dtype is torch.float32
@@ -485,7 +486,7 @@ def test_gradients_flow_through_a_guided_run():
     x = points(sd.VPLinear(), 1.0)[:2].requires_grad_()
     known = sd.guidance.Mask(torch.tensor([True, False]))
     guided = sd.guidance.PiGDM(WHOLE.denoiser(sd.VPLinear()), known, 0.5)
-    cond = {"observed": torch.tensor([[0.3, 0.0]])}
+    cond = {"observed": sd.shared(torch.tensor([[0.3, 0.0]]))}
 
     def run(start):
         return sd.sample(sd.ProbabilityFlow(guided), solver="ddim", x=start, steps=3, cond=cond, grad=True).x.sum()
@@ -506,9 +507,9 @@ def test_negative_conditions_come_with_the_samples_and_follow_them():
         rows = {key: value[i : i + 1] for key, value in cond.items()}
         alone = sd.sample(sd.ProbabilityFlow(guided), solver="exponential-adams", x=x[i : i + 1], cond=rows)
         assert_close(alone.x, whole.x[i : i + 1], rtol=1e-9, atol=1e-9)
-    reading = guided(0.5, x, **cond)
-    told, away = model(0.5, x, label=LABEL), model(0.5, x, label=negative)
-    assert_close(reading[0], away[0] + 2.0 * (told[0] - away[0]), rtol=1e-10, atol=1e-10)
+    output = guided(0.5, x, **cond)
+    towards, away = model(0.5, x, label=LABEL), model(0.5, x, label=negative)
+    assert_close(output[0], away[0] + 2.0 * (towards[0] - away[0]), rtol=1e-10, atol=1e-10)
 
 
 def test_a_trained_network_is_guided_by_the_label_that_stands_for_none():
@@ -516,10 +517,10 @@ def test_a_trained_network_is_guided_by_the_label_that_stands_for_none():
     label = torch.arange(4)
     guided = sd.ClassifierFree(trained.denoiser, 2.0, null=trained.null)
     x = sd.prior(trained.schedule, (4, *trained.shape))
-    reading = guided(0.5, x, label=label)
-    told, untold = trained.denoiser(0.5, x, label=label), trained.denoiser(0.5, x)
-    assert_close(reading[0], untold[0] + 2.0 * (told[0] - untold[0]), rtol=0, atol=2e-4)
-    assert reading.rows == 8
+    output = guided(0.5, x, label=label)
+    towards, away = trained.denoiser(0.5, x, label=label), trained.denoiser(0.5, x)
+    assert_close(output[0], away[0] + 2.0 * (towards[0] - away[0]), rtol=0, atol=2e-4)
+    assert output.rows == 8
 
 
 def measured(net=lambda x, t: x):
@@ -549,7 +550,7 @@ X = points(sd.VPLinear(), 0.5)
     ("fault", "word"),
     [
         (lambda: sd.ClassifierFree(MODEL, math.nan), "a finite number is wanted"),
-        (lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL), "told the same .conditions: label.: give null="),
+        (lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL), "given the same .conditions: label.: give null="),
         (
             lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, negative_label=LABEL),
             "negative_label is given, but label is not",
@@ -558,13 +559,16 @@ X = points(sd.VPLinear(), 0.5)
             lambda: sd.ClassifierFree(MODEL, 2.0, {"label": torch.zeros(3)})(0.5, X, label=LABEL),
             r"its negative Tensor of shape \(3,\)",
         ),
-        (lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL, negative_label=LABEL[:3]), "both run as one batch"),
+        (
+            lambda: sd.ClassifierFree(MODEL, 2.0)(0.5, X, label=LABEL, negative_label=LABEL[:3]),
+            r"of shape \(3,\) for 6 samples.*sd\.shared",
+        ),
         (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": None})(0.5, X, label=LABEL), "its negative NoneType"),
         (
             lambda: sd.ClassifierFree(MODEL, 2.0, {"lable": 2})(0.5, X, label=LABEL),
-            "null tells lable, which is not among",
+            "null has lable, which is not among",
         ),
-        (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": 2})(0.5, X), "null tells label, which is not among"),
+        (lambda: sd.ClassifierFree(MODEL, 2.0, {"label": 2})(0.5, X), "null has label, which is not among"),
         (lambda: sd.ClassifierFree(None, 2.0), "wants a denoiser, got NoneType"),
         (lambda: sd.guidance.Clipped(3), "wants a denoiser, got int"),
         (lambda: sd.guidance.PiGDM(MODEL, X), "give an Operator"),
@@ -590,7 +594,7 @@ X = points(sd.VPLinear(), 0.5)
             "does not depend on x",
         ),
         (lambda: sd.guidance.Clipped(MODEL, 0.0), "bound = 0"),
-        (lambda: sd.guidance.DynamicThreshold(MODEL, share=0.0), "share = 0"),
+        (lambda: sd.guidance.DynamicThreshold(MODEL, quantile=0.0), "quantile = 0"),
         (lambda: sd.guidance.DPS(MODEL, OPERATOR, 0.0), "noise_std = 0"),
         (lambda: sd.guidance.PiGDM(MODEL, OPERATOR, -1.0), "noise_std = -1"),
         (lambda: sd.guidance.PiGDM(MODEL, OPERATOR, data_std=0.0), "data_std = 0"),
@@ -640,7 +644,7 @@ def test_what_lies_elsewhere_or_has_another_type_is_named():
         model(0.5, X.float(), context=torch.zeros(6, 3))
 
 
-def test_the_law_of_a_guided_equation_is_not_measured():
+def test_the_weak_order_of_a_guided_equation_is_not_measured():
     with pytest.raises(ValueError, match="orders are of the flow, at eta = 0"):
         verify.order("ddpm", guidance=sd.guidance.Clipped)
 
@@ -649,7 +653,7 @@ def test_the_law_of_a_guided_equation_is_not_measured():
 
 
 class _Tokens(torch.nn.Module):
-    """A network told a table that all samples share, and one row each."""
+    """A network given a table that is the same for all samples, and one row each."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -666,7 +670,7 @@ def test_a_shared_condition_stays_shared_whatever_its_length(length):
     model = sd.Denoiser(_Tokens(sizes), sd.VPLinear(), sd.NoisePrediction())
     guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(model, 2.0, null={"label": 0.0}), 0.3, 3.0)
     x = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8)[:, None]
-    cond = {"tokens": torch.arange(length)[:, None] / 10.0, "label": torch.arange(7.0)}
+    cond = {"tokens": sd.shared(torch.arange(length)[:, None] / 10.0), "label": torch.arange(7.0)}
     flow = sd.ProbabilityFlow(guided)
     whole = sd.sample(flow, solver="rk45", x=x, cond=cond).check()
     assert sizes == {(length, 1)}
@@ -677,7 +681,7 @@ def test_a_shared_condition_stays_shared_whatever_its_length(length):
 @pytest.mark.parametrize("solver", ["rk45", "exponential-adams", "heun"])
 def test_a_run_that_ends_or_begins_on_a_jump_stays_on_its_own_side(solver):
     guided = sd.guidance.GuidanceInterval.in_sigma(sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE}), 0.3, 3.0)
-    flow, (low, high) = sd.ProbabilityFlow(guided), sorted(guided.breaks)
+    flow, (low, high) = sd.ProbabilityFlow(guided), sorted(guided.discontinuities)
     steps = {} if solver != "heun" else {"steps": 8}
     x = sd.prior(sd.VPLinear(), (6, 2), dtype=torch.float64)
     for first, last in ((1.0, high), (high, low), (low, 1e-3)):
@@ -696,13 +700,13 @@ def test_jumps_and_kinks_are_known_on_another_schedule_and_of_a_weak_network():
     guided = sd.ClassifierFree(TwoClasses(), 3.0, null={"label": NONE})
     limited = sd.guidance.GuidanceInterval.in_sigma(guided, 0.001, 2.0)
     elsewhere = limited.on(sd.EDM())
-    assert elsewhere.breaks == pytest.approx((2.0,)), "0.001 lies below the least sigma"
+    assert elsewhere.discontinuities == pytest.approx((2.0,)), "0.001 lies below the least sigma"
     assert sd.guidance.Clipped(guided).on(sd.EDM()).kinks == ("Clipped",)
     weak = sd.guidance.GuidanceInterval(
         sd.guidance.Clipped(sd.ClassifierFree(TwoClasses(), 2.0, null={"label": NONE})), low=0.0
     )
     auto = sd.guidance.Autoguidance(TwoClasses(), weak, 2.0)
-    assert auto.kinks == ("Clipped",) and auto.breaks == weak.breaks
+    assert auto.kinks == ("Clipped",) and auto.discontinuities == weak.discontinuities
     narrow = sd.guidance.Autoguidance(TwoClasses(schedule), Rescheduled(TwoClasses(sd.EDM(0.1, 10.0)), schedule), 2.0)
     with pytest.raises(ValueError, match="start and end the run inside"):
         sd.sample(sd.ProbabilityFlow(narrow), (6, 2), "ddim", steps=2, cond={"label": LABEL}, dtype=torch.float64)
@@ -719,18 +723,18 @@ def test_scales_multiply_the_gradient_and_counts_add_up_when_nested():
         lambda s: sd.guidance.DPS(exact, known, 0.5, s),
         lambda s: sd.guidance.PiGDM(exact, known, 0.5, scale=s),
     ):
-        once, thrice = (make(s)(0.4, x, observed=y)[1] - plain for s in (1.0, 3.0))
+        once, thrice = (make(s)(0.4, x, observed=sd.shared(y))[1] - plain for s in (1.0, 3.0))
         assert_close(thrice, 3 * once)
-    told = []
+    times = []
     by_time = sd.guidance.ClassifierGuidance(
-        exact, lambda x, t: told.append(t) or -x.square().sum(1), time=lambda t: 999 * t
+        exact, lambda x, t: times.append(t) or -x.square().sum(1), time=lambda t: 999 * t
     )
     by_time(0.4, x)
-    assert told[0].tolist() == pytest.approx([399.6] * 6)
+    assert times[0].tolist() == pytest.approx([399.6] * 6)
     inner = sd.guidance.PiGDM(TwoClasses(), known, 0.5)
     nested = sd.guidance.Clipped(sd.ClassifierFree(inner, 2.0, null={"label": NONE}), 3.0)
-    reading = nested(0.4, x, label=LABEL, observed=y.expand(6, 2))
-    assert (reading.rows, reading.vjps) == (12, 1)
+    output = nested(0.4, x, label=LABEL, observed=y.expand(6, 2))
+    assert (output.rows, output.vjps) == (12, 1)
 
 
 def test_what_does_not_clip_changes_nothing_down_to_the_last_digits():
@@ -742,10 +746,10 @@ def test_what_does_not_clip_changes_nothing_down_to_the_last_digits():
     guided = sd.ClassifierFree(
         sd.Denoiser(lambda x, t, by: torch.sin(x) * by[:, None], schedule, sd.NoisePrediction()), 2.0, {"by": 0.5}
     )
-    told = {"by": torch.ones(6)}
-    assert_close(sd.guidance.Rescaled(guided, 0.0)(t, x, **told)[1], guided(t, x, **told)[1], rtol=0, atol=1e-6)
+    cond = {"by": torch.ones(6)}
+    assert_close(sd.guidance.Rescaled(guided, 0.0)(t, x, **cond)[1], guided(t, x, **cond)[1], rtol=0, atol=1e-6)
     flow = sd.ProbabilityFlow(sd.guidance.Clipped(sd.targets.Gaussian((0.5, 0.1), 0.3).denoiser(sd.RectifiedFlow())))
-    sd.sample(flow, (3, 2), "euler", steps=4, t_end=0.0, spacing="uniform-time").check()
+    sd.sample(flow, (3, 2), "euler", steps=4, t_end=0.0, spacing="time").check()
 
 
 def test_a_matrix_that_lost_its_rank_to_rounding_has_a_least_norm_solution():

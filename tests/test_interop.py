@@ -1,4 +1,4 @@
-"""A network of another library gives its own sampler's samples here, and reads as the same data and noise."""
+"""A network of another library gives its own sampler's samples here, and has the same data and noise."""
 
 import importlib
 import importlib.util
@@ -29,17 +29,17 @@ SHAPE = (3, 2, 6, 6)
 
 
 class Raw(nn.Module):
-    """A small convolutional network that depends smoothly on `scale` times the number it is told, and on a label."""
+    """A small convolutional network that depends smoothly on `scale` times the number it is given, and on a label."""
 
     def __init__(self, scale=1.0, seed=0):
         super().__init__()
         torch.manual_seed(seed)
-        self.scale, self.told = scale, nn.Linear(4, 6)
+        self.scale, self.by_time = scale, nn.Linear(4, 6)
         self.first, self.last = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 2, 3, padding=1)
 
     def forward(self, x, t, label=None):
         angles = self.scale * t[:, None] * torch.tensor([0.5, 1.0, 2.0, 3.0])
-        h = torch.tanh(self.first(x) + self.told(angles.cos().to(x.dtype))[:, :, None, None])
+        h = torch.tanh(self.first(x) + self.by_time(angles.cos().to(x.dtype))[:, :, None, None])
         return self.last(h) if label is None else self.last(h + label.reshape(-1, 1, 1, 1))
 
 
@@ -88,7 +88,7 @@ class Discrete(nn.Module):
         return torch.as_tensor(row, dtype=sigma.dtype)
 
     def forward(self, x, sigma, **cond):
-        # x0 = x - sigma eps, told x / sqrt(1 + sigma^2)
+        # x0 = x - sigma eps, given x / sqrt(1 + sigma^2)
         s = column(sigma, x)
         return x - s * self.net(x / (1 + s**2).sqrt(), self.row(sigma), **cond)
 
@@ -208,9 +208,9 @@ class Preconditioned(nn.Module):
     def forward(self, x, sigma, class_labels=None):
         x, s = x.float(), sigma.float().reshape(-1, 1, 1, 1)
         root = (s**2 + self.sigma_data**2).sqrt()
-        told = sigma.float().log().expand(len(x)) / 4
+        number = sigma.float().log().expand(len(x)) / 4
         label = None if class_labels is None else class_labels.float() @ torch.tensor([0.3, -0.4, 0.8])
-        output = self.net(x / root, told, label=label)
+        output = self.net(x / root, number, label=label)
         return (self.sigma_data / root) ** 2 * x + s * self.sigma_data / root * output
 
 
@@ -355,7 +355,7 @@ def test_uniform_steps_of_a_shifted_flow_are_euler_steps_of_its_network_at_shift
 
 
 class Scored(nn.Module):
-    """An output of the size of a score on VE: over sigma, which it is told."""
+    """An output of the size of a score on VE: over sigma, which it is given."""
 
     def __init__(self):
         super().__init__()
@@ -367,7 +367,7 @@ class Scored(nn.Module):
 
 
 def paper_vp(t, beta_min=0.1, beta_max=20.0):
-    """f and g^2, what the network is told, and what its output is times to be the score."""
+    """f and g^2, the time that the network is given, and what its output is times to be the score."""
     beta, total = beta_min + t * (beta_max - beta_min), beta_min * t + t**2 * (beta_max - beta_min) / 2
     return -beta / 2, beta, 999 * t, -1 / math.sqrt(1 - math.exp(-total))
 
@@ -494,7 +494,7 @@ def test_a_program_of_a_fixed_batch_says_which_one_and_what_to_do(programs):
 
 
 class Growing(nn.Module):
-    """A network in training, which makes a tensor of its own on the way."""
+    """A network in training, which makes another tensor on the way."""
 
     def __init__(self):
         super().__init__()
@@ -579,7 +579,7 @@ def posterior(x, alpha, sigma):
 
 
 class GaussianNoise(nn.Module):
-    """The noise of it on VPLinear at 999 t, from its own formula."""
+    """The noise of it on VPLinear at 999 t, from its formula."""
 
     def forward(self, x, labels):
         t = column(labels, x) / 999
@@ -683,7 +683,7 @@ def test_conditions_reach_the_network_and_follow_their_samples(kind):
     torch.testing.assert_close(run([0, 1, 2]), torch.cat([run([i]) for i in range(3)]), rtol=1e-6, atol=1e-6)
 
 
-def test_a_wrapped_network_is_followed_to_another_dtype_and_is_told_sigma_in_its_own():
+def test_a_wrapped_network_is_followed_to_another_dtype_and_is_given_sigma_in_it():
     net = nn.Linear(2, 2)
 
     def denoised(x, sigma):  # as k-diffusion does, which casts nothing

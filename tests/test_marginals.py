@@ -148,7 +148,7 @@ def test_a_function_that_declares_nothing_is_held_to_order_one():
             x = x + (s - t) * (schedule.d_alpha(t) * data + schedule.d_sigma(t) * eps)
         return x
 
-    found = marginals(Sampler(euler, steps=20), Sampler(sd.solvers.Euler(), steps=40, grid="uniform-time"))
+    found = marginals(Sampler(euler, steps=20), Sampler(sd.solvers.Euler(), steps=40, grid="time"))
     assert found.same
     assert str(found).startswith("euler (20 steps) and euler (40 steps): one distribution: W2 falls at order 1.0")
     assert "at 320 and 640 steps" in str(found)

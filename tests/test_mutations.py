@@ -5,6 +5,7 @@ import functools
 import gc
 import sys
 
+import numpy as np
 import pytest
 from discovery import by_day
 from mutations import (
@@ -107,13 +108,13 @@ def test_a_mutant_goes_and_leaves_classes_registry_and_modules_as_they_were(slip
 
 def test_a_slip_reaches_all_that_is_made_of_its_module():
     with planted(next(slip for slip in SLIPS if slip.name == "kappa's sign")) as mutant:
-        form, true = type(mutant.form), SAMPLERS["Krogstad"].solver.form
-        assert form.__module__ == "mutant.scorediff.solvers.exponential.forms"
-        assert form().kappa(0.0) == -true.kappa(0.0)
-        # every module that it was made through is a mutant too; the engine, which forms are made of, is not
+        part, true, eta = type(mutant.part), SAMPLERS["Krogstad"].solver.part, np.zeros(1)
+        assert part.__module__ == "mutant.scorediff.linear_parts.forms"
+        assert part().kernel(None, eta).kappa == -true.kernel(None, eta).kappa
+        # every module that it was made through is a mutant too; what a solver is, is not
         parents = {cls.__name__: cls.__module__ for cls in type(mutant).__mro__}
         assert parents["_ExponentialRungeKutta"] == "mutant.scorediff.solvers.exponential.runge_kutta"
-        assert parents["Exponential"] == "scorediff.solvers.exponential.engine"
+        assert parents["Solver"] == "scorediff.solvers.base"
 
 
 def test_a_mutant_that_is_refused_at_birth_goes_as_well():

@@ -100,6 +100,6 @@ def test_bad_seeds_and_ids_are_refused(args, word):
         sd.noise.IndependentNoise(args[0], torch.zeros(1, 2), args[1])
 
 
-def test_a_clock_beyond_the_brownian_tree_is_refused():
+def test_an_interval_beyond_the_brownian_tree_is_refused():
     with pytest.raises(ValueError, match="1024"):
         sd.noise.BrownianPath(0, torch.zeros(1, 1))(0.0, 2000.0)

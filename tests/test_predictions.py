@@ -1,4 +1,4 @@
-"""Whatever a network predicts, it is read as the same data and noise."""
+"""Whatever a network predicts, its data and noise are the same."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def perfect_network(prediction, schedule, target, dtype=torch.float64):
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 @examples(5)
 @given(log_snr=st.floats(-3, 3), seed=st.integers(0, 100))
-def test_a_network_is_read_as_its_data_and_noise(prediction, schedule, log_snr, seed):
+def test_the_data_and_noise_of_a_network_are_those_it_was_made_of(prediction, schedule, log_snr, seed):
     target = sd.targets.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0]))
     t = schedule.time_at(within(schedule, log_snr))
     x = target.at(schedule, t).sample(3, seed=seed)
@@ -106,7 +106,7 @@ def test_noise_prediction_at_alpha_zero_is_refused():
     sd.Denoiser(lambda x, t: x, sd.RectifiedFlow(), sd.FlowPrediction())(1.0, torch.zeros(1, 2))
 
 
-def test_score_and_velocity_follow_from_the_reading():
+def test_score_and_velocity_follow_from_data_and_noise():
     target, schedule = sd.targets.Gaussian(torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0])), sd.VPLinear()
     model = perfect_network(sd.VPrediction(), schedule, target)
     x = target.sample(4).requires_grad_()
@@ -171,8 +171,10 @@ def test_integer_steps_are_reached_by_an_explicit_time_map():
     ("args", "error", "word"),
     [
         ((3, sd.VPLinear(), sd.NoisePrediction()), TypeError, "callable"),
-        ((torch.sin, "vp", sd.NoisePrediction()), TypeError, "VPLinear"),
-        ((torch.sin, sd.VPLinear(), "eps"), TypeError, "NoisePrediction"),
+        ((torch.sin, "vp", sd.NoisePrediction()), ValueError, "unknown schedule 'vp'.*known: .*vp-linear"),
+        ((torch.sin, sd.VPLinear(), "eps"), ValueError, "did you mean 'epsilon'.*known: .*flow_prediction.*sample"),
+        ((torch.sin, 3, sd.NoisePrediction()), TypeError, "3 is not a Schedule: give one, or its name"),
+        ((torch.sin, sd.VPLinear(), sd.NoisePrediction), TypeError, "is not a Prediction: give one, or its name"),
     ],
 )
 def test_a_denoiser_is_checked_at_birth(args, error, word):
@@ -188,6 +190,6 @@ def test_a_denoiser_is_checked_at_birth(args, error, word):
         (lambda x, t: x.long(), TypeError, "int64"),
     ],
 )
-def test_an_output_that_is_no_prediction_is_refused(net, error, word):
+def test_an_output_that_is_not_a_prediction_is_refused(net, error, word):
     with pytest.raises(error, match=word):
         sd.Denoiser(net, sd.VPLinear(), sd.NoisePrediction())(0.5, torch.zeros(2, 3))

@@ -106,7 +106,7 @@ class TestABareLoop:
         x, found = start(), loop(made, start())
         want = ours(solver, x, network=lambda x, t: seen.append(x) or net(x, t), steps=12, seed=5)
         assert want.calls == len(made.timesteps) == made.solution.calls
-        # in coordinates of their own some evaluate a start that was led there and back
+        # in other coordinates some evaluate a start that was led there and back
         slack = 0.0 if torch.equal(seen[0], x) else ULPS * want.x.abs().max()
         assert (found - want.x).abs().max() <= slack
 
@@ -460,9 +460,9 @@ class TestMisuse:
             ({"solver": "exponential-adams"}, ValueError, "chooses its own steps.*from_diffusers"),
             ({"solver": "dpm++2n"}, ValueError, "did you mean 'dpm"),
             ({"solver": "unipc-3:rtol=1"}, ValueError, "no option 'rtol'"),
-            ({"solver": 3}, TypeError, "no Solver"),
+            ({"solver": 3}, TypeError, "not a Solver"),
             ({"spacing": "karas"}, ValueError, "karras"),
-            ({"spacing": sd.solvers.Denoise()}, TypeError, "no Spacing"),
+            ({"spacing": sd.solvers.Denoise()}, TypeError, "not a Spacing"),
             ({"terminal": "denoised"}, ValueError, "denoise"),
             ({"solver": "ddpm", "eta": 0}, ValueError, "reverse SDE"),
             ({"solver": "unipc-3", "eta": 0.5}, ValueError, "probability flow"),
@@ -672,9 +672,9 @@ def seeded(seed=7):
     return torch.Generator().manual_seed(seed)
 
 
-def guided(pipe, scale, **told):
+def guided(pipe, scale, **options):
     """The network of Stable Diffusion with guidance, as its pipeline calls it."""
-    text, none = pipe.encode_prompt("a cat", "cpu", 1, True, **told)
+    text, none = pipe.encode_prompt("a cat", "cpu", 1, True, **options)
 
     def network(x, t):
         states = torch.cat([none.expand(len(x), -1, -1), text.expand(len(x), -1, -1)])
@@ -711,8 +711,8 @@ class TestInAPipeline:
         pipe = pipelines("stable_diffusion")
         pipe.scheduler = ScorediffScheduler(solver, trained=pipe.scheduler.config)
         x, calls = start(2, 4, 8, 8), counted(pipe.unet)
-        told = {"num_inference_steps": 5, "guidance_scale": 3.0, "output_type": "latent"}
-        found = pipe(["a cat"] * 2, latents=x, generator=seeded(), **told).images
+        options = {"num_inference_steps": 5, "guidance_scale": 3.0, "output_type": "latent"}
+        found = pipe(["a cat"] * 2, latents=x, generator=seeded(), **options).images
         evaluations = len(calls)
         with torch.no_grad():
             x = x * pipe.scheduler.init_noise_sigma
@@ -724,8 +724,8 @@ class TestInAPipeline:
         pipe = pipelines("stable_diffusion_3")
         pipe.scheduler = ScorediffScheduler("unipc-3", trained=pipe.scheduler)
         x = start(1, 4, 8, 8)
-        told = {"num_inference_steps": 5, "guidance_scale": 1.0, "output_type": "latent"}
-        found = pipe("a cat", latents=x, **told).images
+        options = {"num_inference_steps": 5, "guidance_scale": 1.0, "output_type": "latent"}
+        found = pipe("a cat", latents=x, **options).images
         text, _, pooled, _ = pipe.encode_prompt("a cat", None, None)
 
         def network(x, t):
@@ -739,8 +739,8 @@ class TestInAPipeline:
         pipe = pipelines("flux")
         pipe.scheduler = ScorediffScheduler("dpm++2m", trained=pipe.scheduler)
         x = start(1, 4, 16)  # tokens of a picture of 2 by 2
-        told = {"height": 8, "width": 8, "num_inference_steps": 5, "output_type": "latent"}
-        found = pipe("a cat", "a dog", latents=x, **told).images
+        options = {"height": 8, "width": 8, "num_inference_steps": 5, "output_type": "latent"}
+        found = pipe("a cat", "a dog", latents=x, **options).images
         text, pooled, places = pipe.encode_prompt("a cat", "a dog")
 
         def network(x, t):
@@ -789,8 +789,8 @@ class TestInAPipeline:
             made = pipe.scheduler = ScorediffScheduler(solver, trained=pipelines("stable_diffusion").trained)
             noisy = made.add_noise
             made.add_noise = lambda *args, noisy=noisy: begun.append(noisy(*args)) or begun[-1]
-            told = {"num_inference_steps": 8, "strength": 0.5, "guidance_scale": 3.0, "output_type": "latent"}
-            found = pipe("a cat", image=start(1, 4, 8, 8), generator=seeded(), **told).images
+            options = {"num_inference_steps": 8, "strength": 0.5, "guidance_scale": 3.0, "output_type": "latent"}
+            found = pipe("a cat", image=start(1, 4, 8, 8), generator=seeded(), **options).images
             spacing = resolve(solver).spacing
             nodes = spacing(trained_as(pipelines("stable_diffusion").trained).schedule, 8).times[4:]
             with torch.no_grad():
@@ -802,15 +802,15 @@ class TestInAPipeline:
         pipe.set_progress_bar_config(disable=True)
         mask = torch.zeros(1, 1, 16, 16)
         mask[..., 8:] = 1
-        told = {"image": start(1, 3, 16, 16).clamp(-1, 1), "mask_image": mask, "height": 16, "width": 16}
-        told |= {"num_inference_steps": 4, "strength": 1.0, "output_type": "latent"}
+        options = {"image": start(1, 3, 16, 16).clamp(-1, 1), "mask_image": mask, "height": 16, "width": 16}
+        options |= {"num_inference_steps": 4, "strength": 1.0, "output_type": "latent"}
         pipe.scheduler = ScorediffScheduler("dpm++2m", trained=pipelines("stable_diffusion").trained)
-        found, other = (pipe(prompt, generator=seeded(), **told).images for prompt in ("a cat", "a dog"))
+        found, other = (pipe(prompt, generator=seeded(), **options).images for prompt in ("a cat", "a dog"))
         # the left half is the image's own
         assert torch.equal(found[..., :4], other[..., :4]) and not torch.equal(found, other)
         pipe.scheduler = ScorediffScheduler("heun", trained=pipelines("stable_diffusion").trained)
         with pytest.raises(ValueError, match="changed before evaluation 1"):
-            pipe("a cat", generator=seeded(), **told)
+            pipe("a cat", generator=seeded(), **options)
 
     def test_is_saved_and_loaded_with_it(self, pipelines, tmp_path):
         pipe = pipelines("stable_diffusion")
@@ -822,8 +822,8 @@ class TestInAPipeline:
             "scorediff.interop",
             "ScorediffScheduler",
         ]
-        told = {"latents": start(1, 4, 8, 8), "num_inference_steps": 3, "output_type": "latent"}
-        assert torch.equal(pipe("a cat", **told).images, loaded("a cat", **told).images)
+        options = {"latents": start(1, 4, 8, 8), "num_inference_steps": 3, "output_type": "latent"}
+        assert torch.equal(pipe("a cat", **options).images, loaded("a cat", **options).images)
 
     def test_built_around_it_finds_nothing_to_complain_of(self, pipelines, caplog):
         parts = pipelines("stable_diffusion").components

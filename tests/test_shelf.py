@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import scorediff as sd
 from scorediff import testing
-from scorediff.solvers.exponential.forms import phi
+from scorediff.linear_parts import ExponentialKernel, phi
 from scorediff.solvers.exponential.multistep import lagrange_weights
 from scorediff.solvers.solve import resolve
 
@@ -34,7 +34,12 @@ ONE_SAMPLER = [
     # (one, other, eta, tolerance)
     (sd.solvers.ExponentialAdamsBashforth(1), sd.DPMSolverPP(1), 0.0, 1e-12),
     (sd.solvers.ExponentialAdamsBashforth(3, start=RK), sd.DPMSolverPP(3, start=RK), 0.0, 1e-12),
-    (sd.solvers.ExponentialAdamsBashforth(3, RK, form=sd.solvers.NoiseForm()), sd.solvers.DPMSolver(3, RK), 0.0, 1e-12),
+    (
+        sd.solvers.ExponentialAdamsBashforth(3, RK, part=sd.linear_parts.NoisePart()),
+        sd.solvers.DPMSolver(3, RK),
+        0.0,
+        1e-12,
+    ),
     (sd.solvers.SASolver(k=3, corrector_k=3), sd.solvers.ExponentialAdamsMoulton(3), 0.0, 1e-12),
     (sd.solvers.SASolver(k=1, corrector_k=0), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
     (sd.solvers.ERSDE(1), sd.SDEDPMSolverPP(1), 0.6, 1e-12),
@@ -91,7 +96,7 @@ MUST_DIFFER = [
     (sd.solvers.DEIS(3), sd.solvers.LMS(3), 0.0, 1e-4),
     (
         sd.solvers.ExponentialAdamsBashforth(3),
-        sd.solvers.ExponentialAdamsBashforth(3, form=sd.solvers.NoiseForm()),
+        sd.solvers.ExponentialAdamsBashforth(3, part=sd.linear_parts.NoisePart()),
         0.0,
         1e-4,
     ),
@@ -139,7 +144,7 @@ def test_a_phi_function_is_its_integral(z, k):
 )
 def test_adams_weights_integrate_every_polynomial_of_their_degree(kappa, h, gaps):
     nodes = -h * np.concatenate([[0.0], np.cumsum(gaps)])
-    weights = lagrange_weights(np.array([kappa]), np.array([h]), nodes[None])[0]
+    weights = lagrange_weights(ExponentialKernel(np.array([kappa])), np.array([h]), nodes[None])[0]
     for degree in range(len(nodes)):
         # INT_0^h e^(kappa (h-u)) (u/h)^n du = h n! phi_(n+1)(kappa h)
         exact = h * math.factorial(degree) * phi(degree + 1, kappa * h)
@@ -280,7 +285,7 @@ def test_options_are_read_as_what_they_are():
         assert resolve(f"dpm++2m:lower_order_final={text}") == sd.DPMSolverPP(2, lower_order_final=value)
     with pytest.raises(ValueError, match="'no' is neither true nor false"):
         resolve("dpm++2m:lower_order_final=no")
-    assert resolve("krogstad-a:step=dpm++3s").step == sd.solvers.DPMSolverSinglestep(3)
+    assert resolve("krogstad-a:solver=dpm++3s").solver == sd.solvers.DPMSolverSinglestep(3)
 
 
 def test_any_callable_may_be_eta():
@@ -303,7 +308,7 @@ WRONG = [
     (lambda: sd.solvers.Churn(s_churn=-1.0), "s_churn = -1.0"),
     (lambda: sd.solvers.Restart(s_min=2.0, s_max=1.0), "s_min = 2.0"),
     (lambda: sd.solvers.PredictorCorrector(snr=0.0), "snr = 0.0"),
-    (lambda: sd.solvers.PredictorCorrector(sd.DPMSolverPP(2)), "no one-step method"),
+    (lambda: sd.solvers.PredictorCorrector(sd.DPMSolverPP(2)), "not a one-step method"),
 ]
 
 

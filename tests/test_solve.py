@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from discovery import by_day
+from discovery import OURS, by_day, engines_by_day, label
 
 import scorediff as sd
 from scorediff._core.states import Workspace, per_sample, row_mean
@@ -40,7 +40,7 @@ class ExplicitMidpoint(sd.Solver):
             yield s, x
 
 
-def test_a_solver_of_your_own_in_five_lines_runs_and_has_its_order():
+def test_a_user_defined_solver_of_five_lines_runs_and_has_its_order():
     x = TARGET.at(SCHEDULE, 1.0).sample(5)
     exact = TARGET.flow(SCHEDULE, 1.0, 0.1, x)
     errors = [
@@ -48,6 +48,42 @@ def test_a_solver_of_your_own_in_five_lines_runs_and_has_its_order():
     ]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
     assert ExplicitMidpoint().name == "explicit-midpoint"
+
+
+# -- what, from what, how ------------------------------------------------------------------------------------------
+
+
+def test_a_denoiser_is_taken_for_its_flow_or_for_the_reverse_sde_where_the_solver_solves_only_that():
+    model, x = TARGET.denoiser(SCHEDULE), TARGET.sample(3)
+    for solver, problem in (("dpm++2m", FLOW), ("rk45", FLOW), ("ddpm", SDE), ("sde-dpm++2m", SDE)):
+        how = {} if solver == "rk45" else {"steps": 5}
+        taken, given = (sd.sample(p, (3, 2), solver, seed=4, **how) for p in (model, problem))
+        assert torch.equal(taken.x, given.x) and taken.settings["problem"] == given.settings["problem"]
+        start = sd.prior(SCHEDULE, (3, 2))
+        assert torch.equal(sd.solve(model, start, solver, **how).x, sd.solve(problem, start, solver, **how).x)
+    assert torch.equal(sd.encode(model, x, "dpm++2m", steps=5).x, sd.encode(FLOW, x, "dpm++2m", steps=5).x)
+
+
+@pytest.mark.parametrize("terminal", [None, "denoise"])
+@pytest.mark.parametrize(
+    "solver", engines_by_day([s for s in OURS if not s.adaptive and s.evaluations(1) is not None]), ids=label
+)
+def test_evaluations_buys_the_most_steps_whose_cost_fits(solver, terminal):
+    model, more = TARGET.denoiser(SCHEDULE), terminal is not None
+    eta = 0.0 if sd.ProbabilityFlow in solver.solves else 1.0
+    for budget in (solver.evaluations(1, eta) + more, 20, 23):
+        solution = sd.sample(model, (2, 2), solver, evaluations=budget, terminal=terminal, progress=False)
+        steps = len(solution.settings["grid"]) - 1
+        assert solution.evaluations.max() <= budget < solver.evaluations(steps + 1, eta) + more
+        assert solution.settings["evaluations"] == budget
+        assert torch.equal(solution.x, sd.sample(model, (2, 2), solver, steps=steps, terminal=terminal).x)
+
+
+def test_a_run_to_noise_and_back_takes_the_arguments_of_a_run():
+    x = TARGET.sample(3)
+    there = sd.encode(FLOW, x, "dpm++2m", evaluations=12, spacing="karras", t_end=0.01, save=True)
+    assert there.evaluations.tolist() == [12] * 3 and there.settings["spacing"]["type"] == "Karras"
+    assert there.times[0] == 0.01 and there.times[-1] == SCHEDULE.t_start and torch.equal(there.states[-1], there.x)
 
 
 # -- seeds and starts ----------------------------------------------------------------------------------------------
@@ -133,11 +169,40 @@ def test_settings_echo_everything_as_plain_data():
         "k": 2,
         "start": {"type": "GradedStart"},
         "lower_order_final": False,
+        "part": {"type": "DataPart"},
     }
     assert again["problem"] == {"type": "ReverseSDE", "eta": 1.0}
     assert again["spacing"] == {"type": "Karras", "rho": 7.0} and len(again["grid"]) == 5
     assert (again["seed"], again["ids"], again["terminal"]) == (9, [5, 6, 7], {"type": "Denoise"})
+    assert (again["solver_name"], again["evaluations"]) == ("sde-dpm++2m", None)
     assert again["schedule"]["type"] == "VPLinear" and again["dtype"] == "torch.float32"
+
+
+def test_a_solution_says_in_three_lines_who_made_it_how_it_went_and_what_it_cost():
+    fixed = sd.sample(FLOW, (3, 2), "dpm++2m", steps=6)
+    assert repr(fixed).splitlines() == [
+        "Solution by dpm++2m: 3 samples of shape (2,), torch.float32, all arrived",
+        "  evaluations: 6 each; 6 calls",
+        "  error, estimated: none",
+    ]
+    failed = sd.sample(broken(2, 0.7), (4, 3), "ddim", steps=5)
+    assert ", 3 success, 1 non finite\n" in repr(failed)
+    modes = sd.targets.GaussianMixture((0.5, 0.5), ((-1.0, 0.0), (1.0, 0.0)), 0.01)
+    adaptive = sd.sample(modes.denoiser(SCHEDULE), (16, 2), "rk45")
+    least, median, most = (f(adaptive.evaluations) for f in (np.min, np.median, np.max))
+    _, second, third = repr(adaptive).splitlines()
+    assert least < most and second == f"  evaluations: {least} to {most}, median {median:g}; {adaptive.calls} calls"
+    assert third.startswith(f"  error, estimated: {adaptive.error.min():.2g} to {adaptive.error.max():.2g}, median ")
+    assert repr(sd.sample(FLOW, (0, 2), "ddim", steps=2)).count("\n") == 2
+
+
+def test_a_solution_is_a_small_table_in_a_notebook():
+    class Odd(ExplicitMidpoint):
+        name = "<odd>"
+
+    html = sd.sample(FLOW, (3, 2), Odd(), steps=6)._repr_html_()
+    assert html.startswith("<table>") and html.count("<tr>") == 5 and "&lt;odd&gt;" in html
+    assert "<td>12 each; 12 calls</td>" in html and len(html) < 1000
 
 
 def test_a_callback_sees_every_step_and_may_keep_what_it_sees():
@@ -294,7 +359,7 @@ def test_a_failure_that_happens_once_is_named_too():
     assert [number for _, number in solution.bad.values()] == [3, 3]
 
 
-def test_a_guest_that_leaves_the_domain_is_stopped():
+def test_a_solver_that_leaves_the_domain_is_stopped():
     class Overshoots(sd.Solver):
         order = 1
 
@@ -324,7 +389,7 @@ def test_times_within_two_ulps_of_an_end_are_clamped():
     assert seen[0] >= np.float32(1e-3)
 
 
-# -- what a fresh pair of eyes broke -------------------------------------------------------------------------------
+# -- networks and solvers that misbehave ------------------------------------------------------------------------------
 
 
 def test_a_network_may_take_gradients_by_its_input_and_leave_nothing_behind():
@@ -387,7 +452,8 @@ def test_shared_conditions_stay_shared_whatever_the_batch_size():
     flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()))
     for solver in ("ddim", "rk45"):
         steps = {"steps": 3} if solver == "ddim" else {}
-        sd.sample(flow, (6, 2), solver, cond={"context": torch.full((3, 1), 0.1)}, batch_size=3, **steps).check()
+        cond = {"context": sd.shared(torch.full((3, 1), 0.1))}
+        sd.sample(flow, (6, 2), solver, cond=cond, batch_size=3, **steps).check()
     assert shapes == {(3, 1)}
 
 

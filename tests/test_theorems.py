@@ -70,21 +70,24 @@ DPM = "scorediff.solvers.exponential.dpm_solver"
 def test_words_do_not_change_the_hash_and_numbers_do():
     solver = sd.DPMSolverPP(2)
     for old, new in (
-        ("# 1 / (2 r)", "# another comment"),
+        ("# h phi_1: the integral of the kernel", "# another comment"),
         ('"published" starts as the paper does', "other words"),
-        ("def predictor(self, past: Past) -> np.ndarray:", "def predictor(self, past: Any) -> Any:"),
-        ("weight = held(past.kappa, past.h)", "weight = held(\n            past.kappa, past.h\n        )"),
+        ("predictor(self, history: History) -> np.ndarray:", "predictor(self, history: Any) -> Any:"),
+        (
+            "h_phi_1 = history.kernel.h_phi_1(history.h)",
+            "h_phi_1 = history.kernel.h_phi_1(\n            history.h\n        )",
+        ),
     ):
         assert sources(solver, changed(DPM, old, new)) == sources(solver)
     for old, new in (
-        ("past.h / (2 *", "past.h / (3 *"),
+        ("history.h / (2 *", "history.h / (3 *"),
         ("import numpy as np", "import jax.numpy as np"),  # what a name stands for
     ):
         assert sources(solver, changed(DPM, old, new)) != sources(solver)
 
 
 def test_a_hash_is_that_of_the_solver_alone():
-    other = changed(DPM, "past.h / (2 *", "past.h / (3 *")
+    other = changed(DPM, "history.h / (2 *", "history.h / (3 *")
     for solver in (sd.UniPC(2), sd.Heun(), sd.DDIM(), sd.ExponentialAdams()):
         assert sources(solver, other) == sources(solver)
     # a start, a step or coordinates are parts of the solver; what measures it is always among them

@@ -96,8 +96,8 @@ def test_edms_preconditioning_is_read_as_its_scheduler_applies_it(make, kind):
     for i, sigma in enumerate(scheduler.sigmas[:-1].tolist()):
         scheduler._step_index = i
         t = trained.schedule.time_at(-np.log(sigma)) if i else trained.schedule.t_start
-        told = float(np.asarray(trained.time(t)))
-        assert told == pytest.approx(float(scheduler.timesteps[i]), abs=1e-5)
+        given = float(np.asarray(trained.time(t)))
+        assert given == pytest.approx(float(scheduler.timesteps[i]), abs=1e-5)
         scaled = scheduler.scale_model_input(x, scheduler.timesteps[i])
         scale = float(trained.prediction.input_scale(trained.schedule, t))
         torch.testing.assert_close(x * scale, scaled, rtol=1e-5, atol=1e-6)
@@ -137,7 +137,7 @@ def test_a_configuration_that_does_not_say_it_all_is_refused(config, error, word
 
 
 def test_a_shift_is_for_flows_alone():
-    with pytest.raises(ValueError, match="no scheduler of a flow"):
+    with pytest.raises(ValueError, match="not a scheduler of a flow"):
         trained_as(diffusers.DDIMScheduler(), shift=3.0)
-    with pytest.raises(ValueError, match="a shift of its own"):
+    with pytest.raises(ValueError, match="a fixed shift"):
         shift_for(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), 64)

@@ -184,7 +184,7 @@ def test_coefficients_are_printed_saved_and_compared(tmp_path):
     assert a.distance(a) == 0 and 1e-3 < a.distance(b) < np.inf
     assert a.distance(verify.coefficients("dpm++2m", steps=5)) == np.inf
     assert a.distance(verify.coefficients("dpm++2m", steps=4, prediction=sd.NoisePrediction())) == np.inf
-    assert a.distance(verify.coefficients("dpm++2m", steps=4, grid="uniform-time")) == np.inf
+    assert a.distance(verify.coefficients("dpm++2m", steps=4, grid="time")) == np.inf
     assert str(a).count("\n") == 6 and "x_T" in str(a) and "m_3" in str(a)
     a.save(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as saved:

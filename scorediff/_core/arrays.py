@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ArrayLike", "Placed", "no_less", "parameter"]
+__all__ = ["ArrayLike", "Placed", "no_less", "parameter", "positive"]
 
 ArrayLike = Tensor | np.ndarray | float | Sequence[Any]
 
@@ -34,6 +34,17 @@ def no_less(name: str, tensor: Tensor, least: float) -> Tensor:
         wanted = "a finite number" if least == -torch.inf else f"a finite number >= {least:g}"
         raise ValueError(f"{name}{list(where) if where else ''} is {tensor[where].item():g}; it wants {wanted}")
     return tensor
+
+
+def positive(name: str, value: Any, what: str) -> float:
+    """`value` as a float. Raises ValueError where it is not a positive number, saying `what` is wanted."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name} = {value!r}: give {what}, a positive number")
+    return number
 
 
 class Placed:

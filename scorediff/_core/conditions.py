@@ -1,15 +1,40 @@
-"""What a network is told besides the time and the state."""
+"""What a network is given besides the time and the state."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 from torch import Tensor
 
-__all__ = ["Conditions"]
+__all__ = ["Conditions", "Shared", "shared"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A condition that is the same for all samples: `value`, which is what the network is given."""
+
+    value: Any
+
+
+def shared(value: Any) -> Shared:
+    """A condition that is the same for all samples, as in `cond={"tokens": shared(tokens)}`.
+
+    Without this a tensor has a row for each sample, follows its samples into parts of a batch, and must have as many
+    rows as there are samples. The network is given `value` itself, whole, whatever the batch; what is not a tensor is
+    shared in any case.
+
+    >>> import torch
+    >>> net = lambda x, t, centre: (x - centre) * t[:, None]
+    >>> model = Denoiser(net, VPLinear(), NoisePrediction())
+    >>> model(0.5, torch.ones(4, 2), centre=shared(torch.tensor([1.0, 0.0]))).output[0].tolist()
+    [0.0, 0.5]
+    """
+    return Shared(value)
 
 
 class Conditions(dict[str, Any]):
-    """Conditions by name; those in `per_sample` have a row for each sample, the others are shared.
+    """The conditions `cond` by name; those in `per_sample` have a row for each sample, the others are shared.
 
     Which is which is said once, of a whole batch: a part of it may be as long as something shared is.
     """
@@ -22,11 +47,24 @@ class Conditions(dict[str, Any]):
 
     @classmethod
     def of(cls, cond: Mapping[str, Any] | None, batch: int) -> "Conditions":
-        """`cond` for a batch: tensors of leading dimension `batch` are per sample. As it is where that is said."""
+        """`cond` for `batch` samples: tensors are per sample, what is `shared` is unwrapped. As it is where that has
+        been done.
+
+        Raises ValueError for a tensor of another number of rows.
+        """
         if isinstance(cond, cls):
             return cond
-        cond = cond or {}
-        return cls(cond, frozenset(k for k, v in cond.items() if isinstance(v, Tensor) and v.shape[:1] == (batch,)))
+        if not cond:
+            return cls({}, frozenset())
+        tensors = {name: value for name, value in cond.items() if isinstance(value, Tensor)}
+        for name, value in tensors.items():
+            if value.shape[:1] != (batch,):
+                raise ValueError(
+                    f"cond[{name!r}] is a tensor of shape {tuple(value.shape)} for {batch} samples: give a row for "
+                    "each, or sd.shared(value), which is the same for all"
+                )
+        values = {name: value.value if isinstance(value, Shared) else value for name, value in cond.items()}
+        return cls(values, frozenset(tensors))
 
     def of_rows(self, rows: Any) -> "Conditions":
         """The conditions of some samples, given by a slice, an array or a tensor of indices."""

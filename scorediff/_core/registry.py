@@ -12,9 +12,21 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["concrete", "from_dict", "kebab", "name_of", "names", "nearest", "parse", "short_name_of", "to_dict"]
+__all__ = [
+    "concrete",
+    "from_dict",
+    "kebab",
+    "name_of",
+    "names",
+    "nearest",
+    "parse",
+    "resolve",
+    "short_name_of",
+    "to_dict",
+]
 
 T = TypeVar("T")
+_FEW = 24  # names that an error can list
 
 
 def kebab(name: str) -> str:
@@ -133,8 +145,20 @@ def _lookup(base: type[T], name: str) -> tuple[Any, Mapping[str, Any]]:
                 return cls, options
     takers = list(dict.fromkeys(known for known, cls, options in declared if _takes(cls, options)))
     short = [known.removesuffix(f"-{_family(base)}") for known in takers]
-    hint = nearest(name.lower(), [*short, *takers]) or f"; known: {', '.join(sorted(takers))}"
+    hint = nearest(name.lower(), [*short, *takers])
+    if not hint or len(takers) <= _FEW:
+        hint += f"{';' * (not hint)} known: {', '.join(sorted(takers))}"
     raise ValueError(f"unknown {kebab(base.__name__)} {name.lower()!r}{hint}")
+
+
+def resolve(base: type[T], value: T | str) -> T:
+    """An object under `base` itself, or by its name. Raises TypeError for anything else, ValueError as `parse`."""
+    if isinstance(value, str):
+        return parse(base, value)
+    if not isinstance(value, base):
+        example = next(iter(names(base)))
+        raise TypeError(f"{value!r} is not a {base.__name__}: give one, or its name, such as {example!r}")
+    return value
 
 
 def _value(kind: Any, text: str) -> Any:

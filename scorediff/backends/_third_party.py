@@ -12,7 +12,7 @@ from torch import Tensor
 from scorediff._core.registry import nearest
 from scorediff.coordinates import Field
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import check_budget, check_tolerance
+from scorediff.solvers.tolerances import check_budget, check_tolerance
 from scorediff.spacings import Grid
 
 __all__ = ["BudgetExhausted", "RunTimes", "check_adaptive", "check_method", "column", "working"]
@@ -74,8 +74,8 @@ def check_method(solver: Any, method: str, known: Collection[str], elsewhere: st
 def check_adaptive(solver: Any, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
     """Raise ValueError for coordinates, tolerances or a budget with which an adaptive back end cannot run."""
     solver.coordinates.check(problem.schedule, grid.start, grid.end)
-    check_tolerance(solver, dtype)
-    check_budget(solver, first=1)
+    check_tolerance(solver.rtol, solver.atol, dtype)
+    check_budget(solver.max_evaluations, first=1)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

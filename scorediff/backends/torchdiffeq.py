@@ -21,8 +21,8 @@ from scorediff.backends._torchdiffeq import Drift, SteppedDrift, check_even, eve
 from scorediff.coordinates import Angle, Coordinates, Time
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.adaptive.controller import check_tolerance
 from scorediff.solvers.base import Solver
+from scorediff.solvers.tolerances import check_tolerance
 from scorediff.spacings import Grid, Spacing, UniformIn
 
 __all__ = [
@@ -272,7 +272,7 @@ class TorchDiffEqAdamsMoulton(Solver):
         return even_spacing(self.coordinates)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-        check_tolerance(self, torch.promote_types(dtype, torch.float32))
+        check_tolerance(self.rtol, self.atol, torch.promote_types(dtype, torch.float32))
         check_even(self.coordinates, problem.schedule, grid)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:

@@ -70,7 +70,7 @@ class TorchSDE(Solver):
         return _METHODS[self.method][2]
 
     @property
-    def one_step(self) -> bool:  # type: ignore[override]
+    def one_step(self) -> bool:
         return self.method != "reversible_heun"
 
     @property

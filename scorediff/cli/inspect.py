@@ -49,15 +49,14 @@ def inspect(
 
     from scorediff.cli import options
     from scorediff.cli.subjects import Asked, subject_for
-    from scorediff.guidance import Guidance
     from scorediff.interop.inspection import inspect as looked_at
 
     subject = subject_for(Asked(model, prompt=prompt or ""))
     if subject.target is not None:
         raise ValueError(f"{model} is a law whose denoiser is exact: give a network, such as digits-unet")
     network = subject.denoiser
-    while isinstance(network, Guidance):  # the network, not what guides it
-        network = network.denoiser
+    while network.made_of:  # the network, not what guides it
+        network = network.made_of[0]
     cond = {key: value for key, value in subject.told(n).items() if not key.startswith("negative_")}
     labels = subject.label("all" if subject.null is None else "none")
     if labels is not None:

@@ -1,9 +1,12 @@
 """`scorediff solvers`."""
 
+import dataclasses
 import json
 from typing import Annotated, Any
 
 import typer
+
+from scorediff._core import registry
 
 __all__ = ["listed", "solvers"]
 
@@ -36,7 +39,6 @@ def solvers(
 
 def listed() -> dict[str, list[dict[str, Any]]]:
     """Every solver, schedule, spacing and coordinate system by name, with its options and their defaults."""
-    from scorediff._core import registry
     from scorediff.coordinates import Coordinates
     from scorediff.problems import ProbabilityFlow, ReverseSDE
     from scorediff.schedules import Schedule
@@ -62,7 +64,18 @@ def listed() -> dict[str, list[dict[str, Any]]]:
     ]
     kinds = {"schedules": Schedule, "spacings": Spacing, "coordinates": Coordinates}
     return {"solvers": solvers} | {
-        kind: [{"name": name, "options": options} for name, _, options in members(base)] for kind, base in kinds.items()
+        kind: [{"name": name, "options": options | _by_name(one)} for name, one, options in members(base)]
+        for kind, base in kinds.items()
+    }
+
+
+def _by_name(one: Any) -> dict[str, Any]:
+    """Those options of an object that are objects themselves, as plain data with their names."""
+    values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    return {
+        key: registry.to_dict(value) | {"name": registry.name_of(value)}
+        for key, value in values.items()
+        if dataclasses.is_dataclass(value)
     }
 
 
@@ -86,12 +99,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _line(member: dict[str, Any]) -> str:
     """A name with those of its options that can be given on the command line."""
-    from scorediff._core.registry import kebab
-
     options = []
     for key, value in member["options"].items():
         if isinstance(value, dict):
-            options.append(f"{key}={kebab(value['type'])}")
+            options.append(f"{key}={value['name']}")
         elif isinstance(value, (bool, int, float)):
             options.append(f"{key}={value}")
     return member["name"] + ":" * bool(options) + ",".join(options)

@@ -1,6 +1,6 @@
 """Denoisers made of denoisers, so that every solver, adaptive ones included, sees one consistent equation."""
 
-from scorediff.guidance.base import Guidance, kinks, warn_of_kinks
+from scorediff.guidance.base import Guidance, warn_of_kinks
 from scorediff.guidance.classifier import ClassifierGuidance
 from scorediff.guidance.clipping import Clipped, DynamicThreshold
 from scorediff.guidance.contrast import Autoguidance, ClassifierFree, Rescaled
@@ -23,6 +23,5 @@ __all__ = [
     "Operator",
     "PiGDM",
     "Rescaled",
-    "kinks",
     "warn_of_kinks",
 ]

@@ -1,4 +1,4 @@
-"""Guidance by the difference of two readings: with and without the condition, by a good and by a weak network."""
+"""Guidance by the difference of two evaluations: with and without the condition, by a good and by a weak network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,31 +10,33 @@ from torch import Tensor
 
 from scorediff._core.conditions import Conditions
 from scorediff._core.states import per_sample
-from scorediff.denoiser import DenoiserBase, ModelOutput
-from scorediff.guidance.base import Guidance, check_scale, in_v, kinks, read
-from scorediff.predictions import DataPrediction, Prediction
+from scorediff.denoiser import DenoiserBase, NetworkOutput, as_denoiser
+from scorediff.guidance.base import Guidance, check_scale, network_output
+from scorediff.predictions import Prediction
 
 __all__ = ["Autoguidance", "ClassifierFree", "Rescaled"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassifierFree(Guidance):
-    """`negative + scale (positive - negative)`: a network told its conditions, against the same one told others
-    (arXiv:2207.12598).
+    """`negative + scale (positive - negative)`: a network that is given its conditions, against the same one that is
+    given others (arXiv:2207.12598).
 
-    `scale` is that of Imagen and of diffusers' `guidance_scale`: 1 is no guidance, 0 ignores the conditions. The
-    paper's own weight `w`, of which 0 is none, is `ClassifierFree.of_weight`. Both readings run as one batch of 2 B
-    rows; at scale 1 there is only one.
+    `denoiser` is the network. `scale` is that of Imagen and of diffusers' `guidance_scale`: 1 is no guidance, 0 ignores
+    the conditions; which one suits depends on the network, so there is no default. The paper's own weight `w`, of which
+    0 is none, is `ClassifierFree.of_weight`. Both evaluations run as one batch of 2 B rows; at scale 1 there is only
+    one.
 
-    What the second reading is told instead is in `null`, the same for every sample (a number, or a tensor without the
-    batch dimension), or comes with the conditions under a name that begins with `negative_`, one a sample, and then
-    holds. Conditions with neither go to both. Raises ValueError where the readings would be told the same.
+    What the second evaluation is given instead is in `null`, the same for every sample (a number, or a tensor without
+    the batch dimension), empty by default; or it comes with the conditions under a name that begins with `negative_`,
+    one a sample, and then holds. Conditions with neither go to both. Raises ValueError where both would be given the
+    same.
 
     >>> model = Denoiser(lambda x, t, label: x * label[:, None], VPLinear(), NoisePrediction())
     >>> guided = ClassifierFree(model, scale=3.0, null={"label": 0.0})
-    >>> reading = guided(0.5, torch.ones(2, 1), label=torch.tensor([1.0, 2.0]))
-    >>> reading.output.flatten().tolist(), reading.rows
+    >>> output = guided(0.5, torch.ones(2, 1), label=torch.tensor([1.0, 2.0]))
+    >>> output.output.flatten().tolist(), output.rows
     ([3.0, 6.0], 4)
     """
 
@@ -53,30 +55,30 @@ class ClassifierFree(Guidance):
         """`(1 + weight) positive - weight negative`: the convention of the paper, 0 is no guidance."""
         return cls(denoiser, 1 + weight, null or {})
 
-    def own(self, cond: Conditions) -> Conditions:
+    def passed_on(self, cond: Conditions) -> Conditions:
         return cond.without(_NEGATIVE)
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
         if self.scale == 1:
-            reading = self.plain(t, x, cond)
-            return reading, reading
-        positive = self.own(cond)
+            plain = self.plain(t, x, cond)
+            return plain, plain
+        positive = self.passed_on(cond)
         negative = self._negative(positive, cond.beginning(_NEGATIVE))
         wide = Conditions(
             {k: torch.cat([v, negative.get(k, v)]) if k in positive.per_sample else v for k, v in positive.items()},
             positive.per_sample,
         )
         times = t if isinstance(t, float) else np.concatenate([t, t])
-        told, not_told = _halves(read(self.denoiser, times, torch.cat([x, x]), wide))
-        return _contrast(told, not_told, self.scale), told
+        towards, away = _halves(network_output(self.denoiser, times, torch.cat([x, x]), wide))
+        return _contrast(towards, away, self.scale), towards
 
     def _negative(self, positive: Conditions, given: Conditions) -> dict[str, Tensor]:
-        """What the second reading is told instead, as many rows as there are of the first."""
+        """What the second evaluation is given instead, as many rows as there are of the first."""
         known = ", ".join(positive) or "none"
         for name in given.keys() - positive.keys():
             raise ValueError(f"negative_{name} is given, but {name} is not (conditions: {known})")
         for name in self.null.keys() - positive.keys():
-            raise ValueError(f"null tells {name}, which is not among the conditions ({known}): give it in cond=")
+            raise ValueError(f"null has {name}, which is not among the conditions ({known}): give it in cond=")
         made = {}
         for name, value in {**self.null, **given}.items():
             if name not in positive.per_sample:
@@ -86,19 +88,20 @@ class ClassifierFree(Guidance):
             made[name] = _as_rows(name, value, positive[name])
         if not made:
             raise ValueError(
-                f"both readings would be told the same (conditions: {known}): give null={{...}}, what a network "
-                "without a condition is told, or cond={'negative_...': ...}"
+                f"both evaluations would be given the same (conditions: {known}): give null={{...}}, what stands for "
+                "no condition, or cond={'negative_...': ...}"
             )
         return made
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Autoguidance(Guidance):
-    """`weak + scale (good - weak)`: a network guided by a smaller or less trained one, both told the same conditions
-    (arXiv:2406.02507). A scale of 1 is no guidance, and does not ask the weak one.
+    """`weak + scale (good - weak)`: a network guided by a smaller or less trained one, both given the same conditions
+    (arXiv:2406.02507).
 
-    Raises ValueError where the two are on different schedules.
+    `denoiser` is the good one, `weak` the other. `scale` has no default, since it depends on both; 1 is no guidance,
+    and does not evaluate the weak one. Raises ValueError where the two are on different schedules.
     """
 
     denoiser: DenoiserBase
@@ -108,45 +111,37 @@ class Autoguidance(Guidance):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.scale)
+        object.__setattr__(self, "weak", as_denoiser(self.weak, "Autoguidance"))
         if self.weak.schedule != self.denoiser.schedule:
             raise ValueError(
                 f"the weak network is on {self.weak.schedule!r}, the other on {self.denoiser.schedule!r}: give "
                 "weak.on(schedule)"
             )
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
-        good = read(self.denoiser, t, x, cond)
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
+        good = network_output(self.denoiser, t, x, cond)
         if self.scale == 1:
             return good, good
-        weak = read(self.weak, t, x, cond)
+        weak = network_output(self.weak, t, x, cond)
         # the two may predict different things
-        one, other = (in_v(reading, self.schedule, t, x) for reading in (good, weak))
-        guided = _contrast(one, other, self.scale)
-        guided.rows, guided.vjps = good.rows + weak.rows, good.vjps + weak.vjps
-        return guided, good
+        towards, away = (output.in_v(self.schedule, t, x) for output in (good, weak))
+        guided = _contrast(towards, away, self.scale)
+        return guided.with_output(guided.output, rows=weak.rows, vjps=weak.vjps), good
 
     @property
-    def breaks(self) -> tuple[float, ...]:
-        return (*super().breaks, *getattr(self.weak, "breaks", ()))
-
-    @property
-    def kinks(self) -> tuple[str, ...]:
-        return (*super().kinks, *kinks(self.weak))
-
-    def check(self, t_start: float, t_end: float) -> None:
-        super().check(t_start, t_end)
-        if hasattr(self.weak, "check"):
-            self.weak.check(t_start, t_end)
+    def made_of(self) -> tuple[DenoiserBase, ...]:
+        return (self.denoiser, self.weak)
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rescaled(Guidance):
-    """A guided output brought back to the standard deviation of the unguided one, by the share `phi`
-    (arXiv:2305.08891, section 3.4).
+    """A guided output brought back towards the standard deviation of the unguided one (arXiv:2305.08891, section 3.4).
 
-    `of` is the output whose standard deviation over a sample is meant: by default what the network predicts, as in the
-    paper and by diffusers' `guidance_rescale`.
+    `denoiser` is the guidance. `phi` is how far: 0 leaves the guided output, 1 gives it the whole standard deviation of
+    the other, 0.7, the default, is the paper's. `of` is the prediction whose standard deviation over a sample is meant;
+    None, the default, is what the network predicts, as in the paper and by diffusers' `guidance_rescale`. Raises
+    TypeError for a denoiser that is not a guidance.
     """
 
     denoiser: Guidance
@@ -156,51 +151,51 @@ class Rescaled(Guidance):
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Guidance):
             raise TypeError(f"only a guidance can be rescaled, such as ClassifierFree, got {self.denoiser!r}")
+        super().__post_init__()
         if not 0 <= self.phi <= 1:
-            raise ValueError(f"phi = {self.phi}: a share from 0 to 1")
+            raise ValueError(f"phi = {self.phi}: a fraction from 0 to 1")
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
         guided, plain = self.denoiser.pair(t, x, cond)
-        of = _own_prediction(self.denoiser) if self.of is None else self.of
+        of = self.prediction if self.of is None else self.of
         a, b = (per_sample(c, x) for c in of.row(self.schedule, t))
-        output, before = (reading[0] * a + reading[1] * b for reading in (guided, plain))
+        output, before = (found[0] * a + found[1] * b for found in (guided, plain))
         stds = [v.flatten(1).std(1, correction=0).reshape(-1, *(1,) * (x.ndim - 1)) for v in (before, output)]
         # phi output std(plain) / std(guided) + (1 - phi) output: what it adds to the output, 0 where nothing varies
         added = output * (self.phi * (torch.where(stds[1] > 0, stds[0] / stds[1], 1.0) - 1))
         (_, q), (_, s) = of.solve(self.schedule, t)
         # data and noise gain q and s times that, so v gains alpha s - sigma q times that
         gain = self.schedule.alpha(t) * s - self.schedule.sigma(t) * q
-        made = in_v(guided, self.schedule, t, x)
-        made.output = made.output + added * per_sample(gain, x)
-        return made, plain
+        made = guided.in_v(self.schedule, t, x)
+        return made.with_output(made.output + added * per_sample(gain, x)), plain
 
-    def plain(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> NetworkOutput:
         return self.denoiser.plain(t, x, cond)
 
 
 _NEGATIVE = "negative_"
 
 
-def _contrast(towards: ModelOutput, away: ModelOutput, scale: float) -> ModelOutput:
-    """`away + scale (towards - away)` of two readings of one state with the same coefficients."""
+def _contrast(towards: NetworkOutput, away: NetworkOutput, scale: float) -> NetworkOutput:
+    """`away + scale (towards - away)` of two outputs at one state with the same coefficients."""
     # data and noise are linear in the output, so the output alone is combined, whatever it predicts
     output = torch.lerp(away.output, towards.output, float(scale))
-    return ModelOutput(towards.x, output, towards.coefficients, rows=towards.rows, vjps=towards.vjps)
+    return towards.with_output(output)
 
 
-def _halves(wide: ModelOutput) -> tuple[ModelOutput, ModelOutput]:
-    """The readings of the first and of the second half of a batch, each with the counts of the whole."""
+def _halves(wide: NetworkOutput) -> tuple[NetworkOutput, NetworkOutput]:
+    """The outputs at the first and at the second half of a batch, each with the counts of the whole."""
     n = len(wide.x) // 2
     (p, q), (r, s) = ((c if np.ndim(c) == 0 else c[:n] for c in row) for row in wide.coefficients)
     first, second = (
-        ModelOutput(wide.x[rows], wide.output[rows], ((p, q), (r, s)), rows=wide.rows, vjps=wide.vjps)
+        NetworkOutput(wide.x[rows], wide.output[rows], ((p, q), (r, s)), rows=wide.rows, vjps=wide.vjps)
         for rows in (slice(0, n), slice(n, None))
     )
     return first, second
 
 
 def _as_rows(name: str, value: Any, positive: Tensor) -> Tensor:
-    """What the second reading is told, of the shape of what the first one is: one row, a number, or as many rows."""
+    """What the second evaluation is given, in the shape of what the first one is: from one row, a number, or all."""
     try:
         return torch.as_tensor(value).to(positive).expand_as(positive)
     except (TypeError, RuntimeError):
@@ -209,12 +204,3 @@ def _as_rows(name: str, value: Any, positive: Tensor) -> Tensor:
             f"{name} is of shape {tuple(positive.shape)}, its negative {type(value).__name__}{shape}: both run as one "
             "batch, give a number, a tensor of that shape, or one without the batch dimension; pad the shorter text"
         ) from None
-
-
-def _own_prediction(denoiser: Any) -> Prediction:
-    """What the network behind guidances predicts; the data, where that is not said."""
-    while not hasattr(denoiser, "prediction"):
-        if not hasattr(denoiser, "denoiser"):
-            return DataPrediction()
-        denoiser = denoiser.denoiser
-    return denoiser.prediction

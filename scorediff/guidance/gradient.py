@@ -1,4 +1,4 @@
-"""Gradients with respect to the state, and what they add to a reading."""
+"""Gradients with respect to the state, and what they add to a model output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from scorediff._core.states import per_sample
-from scorediff.denoiser import ModelOutput
-from scorediff.guidance.base import in_v
+from scorediff.denoiser import NetworkOutput
 from scorediff.schedules import Schedule
 
 __all__ = ["pushed", "watched"]
@@ -31,14 +30,20 @@ def watched(x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield (x if x.requires_grad and keep else x.detach().requires_grad_()), keep
 
 
-def pushed(reading: ModelOutput, gradient: Tensor, schedule: Schedule, t: Any, x: Tensor) -> ModelOutput:
-    """The reading of `score + gradient`, of the shape (B, ...) of `x`. Raises ValueError where alpha is 0."""
+def pushed(
+    plain: NetworkOutput, gradient: Tensor, schedule: Schedule, t: Any, x: Tensor, *, rows: int = 0
+) -> NetworkOutput:
+    """What gives `score + gradient` where `plain` gives the score; `gradient` of the shape (B, ...) of `x`.
+
+    The gradient took one more batch led back, and `rows` more rows through a network. Raises ValueError where alpha is
+    0.
+    """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if np.any(np.asarray(alpha) == 0):
         raise ValueError(
             f"a gradient says nothing of the data where alpha is 0: start at t_start = {schedule.t_start:.6g}"
         )
     # eps - sigma g and x0 + (sigma^2 / alpha) g, so v = alpha eps - sigma x0 loses sigma (alpha + sigma^2 / alpha) g
-    made = in_v(reading, schedule, t, x)
-    made.output = made.output - gradient * per_sample(sigma * (alpha + sigma**2 / alpha), x)
-    return made
+    made = plain.in_v(schedule, t, x)
+    lost = gradient * per_sample(sigma * (alpha + sigma**2 / alpha), x)
+    return made.with_output(made.output - lost, rows=rows, vjps=1)

@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 from scorediff._core.conditions import Conditions
-from scorediff.denoiser import ModelOutput
-from scorediff.guidance.base import Guidance, in_v
+from scorediff.denoiser import NetworkOutput
+from scorediff.guidance.base import Guidance
 from scorediff.predictions import VPrediction
 
 __all__ = ["GuidanceInterval"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GuidanceInterval(Guidance):
     """A guidance within an interval of the log-SNR, `low <= log(alpha / sigma) < high`, and none outside
     (arXiv:2404.07724, which gives it in EDM's sigma: `GuidanceInterval.in_sigma`).
 
-    The reading jumps at both ends, which are its `breaks`: adaptive solvers step to them and never over. Outside, what
-    the guidance adds is not evaluated. Raises ValueError for an empty interval.
+    `denoiser` is the guidance, `low` and `high` the ends of the interval, infinite by default, which leaves an end
+    open. The equation jumps at both, which are its `discontinuities`: adaptive solvers step to them and never over.
+    Outside, what the guidance adds is not evaluated. Raises TypeError for a denoiser that is not a guidance, ValueError
+    for an empty interval.
     """
 
     denoiser: Guidance
@@ -34,6 +36,7 @@ class GuidanceInterval(Guidance):
     def __post_init__(self) -> None:
         if not isinstance(self.denoiser, Guidance):
             raise TypeError(f"only a guidance can be limited, such as ClassifierFree, got {self.denoiser!r}")
+        super().__post_init__()
         if not self.low < self.high:
             raise ValueError(f"log-SNRs from {self.low} to {self.high}: an interval wants low < high")
 
@@ -57,10 +60,10 @@ class GuidanceInterval(Guidance):
         return (start if self.high > least else math.inf), (end if self.low < most else -math.inf)
 
     @property
-    def breaks(self) -> tuple[float, ...]:
-        return (*super().breaks, *(t for t in self._times if math.isfinite(t)))
+    def discontinuities(self) -> tuple[float, ...]:
+        return (*super().discontinuities, *(t for t in self._times if math.isfinite(t)))
 
-    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
+    def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
         first, last = self._times
         inside = np.broadcast_to((np.asarray(t) > first) & (np.asarray(t) <= last), len(x))
         if inside.all():
@@ -73,14 +76,14 @@ class GuidanceInterval(Guidance):
             pair = ask(t[chosen], x[at], cond.of_rows(at))
             rows, vjps = rows + pair[0].rows, vjps + pair[0].vjps
             for whole, part in zip(v, pair, strict=True):
-                whole[at] = in_v(part, self.schedule, t[chosen], x[at]).output
+                whole[at] = part.in_v(self.schedule, t[chosen], x[at]).output
         coefficients = VPrediction().solve(self.schedule, t)
-        guided, plain = (ModelOutput(x, output, coefficients, rows=rows, vjps=vjps) for output in v)
+        guided, plain = (NetworkOutput(x, output, coefficients, rows=rows, vjps=vjps) for output in v)
         return guided, plain
 
-    def plain(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
+    def plain(self, t: Any, x: Tensor, cond: Conditions) -> NetworkOutput:
         return self.denoiser.plain(t, x, cond)
 
-    def _plain_twice(self, t: Any, x: Tensor, cond: Conditions) -> tuple[ModelOutput, ModelOutput]:
-        reading = self.plain(t, x, cond)
-        return reading, reading
+    def _plain_twice(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
+        plain = self.plain(t, x, cond)
+        return plain, plain

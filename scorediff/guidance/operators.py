@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scorediff._core.reprs import by_fields
 from scorediff._core.states import per_sample
 
 __all__ = ["AveragePooling", "Mask", "Matrix", "Operator"]
@@ -35,10 +36,14 @@ class Operator(ABC):
 class Mask(Operator):
     """The entries of a sample where `known` is true, and 0 elsewhere: what inpainting is given.
 
-    `known` is boolean, of the shape of one sample or one that broadcasts to it. Raises TypeError for another dtype.
+    `known` is boolean, of the shape of one sample or one that broadcasts to it; it is that of the measurement, and has
+    no default. Raises TypeError for another dtype.
     """
 
     known: Tensor
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
     def __post_init__(self) -> None:
         if not isinstance(self.known, Tensor) or self.known.dtype is not torch.bool:
@@ -63,7 +68,11 @@ class Mask(Operator):
 @final
 @dataclass(frozen=True, eq=False)
 class AveragePooling(Operator):
-    """Averages over squares of `factor` by `factor` pixels of images (B, C, H, W): what super-resolution is given."""
+    """Averages over squares of `factor` by `factor` pixels of images (B, C, H, W): what super-resolution is given.
+
+    `factor` is a whole number of pixels, 2 by default, the least that loses something. Raises ValueError for another
+    one.
+    """
 
     factor: int = 2
 
@@ -87,10 +96,17 @@ class AveragePooling(Operator):
 @final
 @dataclass(frozen=True, eq=False)
 class Matrix(Operator):
-    """A `matrix` of shape (M, D) times the D entries of a sample of `shape`; measurements are of shape (B, M)."""
+    """A `matrix` of shape (M, D) times the D entries of a sample of `shape`; measurements are of shape (B, M).
+
+    Both are those of the measurement, and have no defaults. Raises TypeError for a matrix that is not of floats,
+    ValueError for another number of columns.
+    """
 
     matrix: Tensor
     shape: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
     def __post_init__(self) -> None:
         if not self.matrix.is_floating_point():

@@ -1,4 +1,4 @@
-"""What a pipeline of diffusers is told, prompts or class labels, as conditions of its network, by its own code."""
+"""Prompts or class labels as conditions of the network of a pipeline of diffusers, made by the pipeline itself."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,10 @@ from torch import Tensor
 from scorediff._core import registry
 from scorediff.interop.diffusers import Adapter
 
-__all__ = ["Told", "conditions_of", "guidance_scale_of"]
+__all__ = ["Prompts", "conditions_of", "guidance_scale_of"]
 
-Told = str | int | Sequence[str] | Sequence[int]
+#: One prompt or class, or several.
+Prompts = str | int | Sequence[str] | Sequence[int]
 Made = dict[str, Tensor | None]
 
 
@@ -35,21 +36,27 @@ class _Asked:
 
 
 def conditions_of(
-    pipe: Any, adapter: Adapter, told: Told | None, *, negative: Told | None, count: int, pixels: tuple[int, int]
+    pipe: Any,
+    adapter: Adapter,
+    prompts: Prompts | None,
+    *,
+    negative: Prompts | None,
+    count: int,
+    pixels: tuple[int, int],
 ) -> dict[str, Tensor]:
     """The conditions of the network of `pipe`, which `adapter` calls: see `DiffusersPipeline.conditions`."""
     name = type(pipe).__name__
     if count < 1:
         raise ValueError(f"count = {count}: at least 1 is needed")
     if not adapter.conditions:
-        for given in (told, negative):
+        for given in (prompts, negative):
             if given is not None:
-                raise TypeError(f"{name} is told nothing, neither prompt nor label: drop {given!r}")
+                raise TypeError(f"{name} takes neither prompts nor labels: drop {given!r}")
         return {}
     kind, make = ("label", _labelled) if set(adapter.conditions) == {"class_labels"} else ("prompt", _written)
-    if told is None:
+    if prompts is None:
         raise TypeError(f"{name} wants a {kind}, and none is given")
-    each = _each(told, 1)
+    each = _each(prompts, 1)
     against = [] if negative is None else _each(negative, len(each))
     if negative is not None and len(against) != len(each):
         raise ValueError(f"{len(against)} negatives for {len(each)} {kind}s: give one for all, or one for each")
@@ -59,14 +66,14 @@ def conditions_of(
 
 
 def guidance_scale_of(pipe: Any) -> float:
-    """The scale of guidance that a pipeline takes unless told otherwise; 1, which is none, where it knows none."""
+    """The scale of guidance that a pipeline takes by default; 1, which is none, where it knows none."""
     known = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
     default = None if known is None else known.default
     return float(default) if isinstance(default, (int, float)) else 1.0
 
 
-def _each(told: Told, count: int) -> list[Any]:
-    return [told] * count if isinstance(told, (str, int)) else list(told)
+def _each(prompts: Prompts, count: int) -> list[Any]:
+    return [prompts] * count if isinstance(prompts, (str, int)) else list(prompts)
 
 
 def _labelled(pipe: Any, adapter: Adapter, asked: _Asked) -> Made:
@@ -95,7 +102,7 @@ def _written(pipe: Any, adapter: Adapter, asked: _Asked) -> Made:
     known = [_WRITERS[cls.__name__] for cls in type(pipe).__mro__ if cls.__name__ in _WRITERS]
     if not known:
         raise TypeError(
-            f"how {type(pipe).__name__} reads text is not known, as it is of {', '.join(_WRITERS)}: make the "
+            f"how {type(pipe).__name__} encodes text is not known, as it is of {', '.join(_WRITERS)}: make the "
             f"conditions of its network yourself, {', '.join(adapter.conditions)}"
         )
     for word in (*asked.each, *(asked.against or ())):
@@ -127,13 +134,13 @@ def _stable_diffusion_3(pipe: Any, asked: _Asked) -> Made:
 
 
 def _flux(pipe: Any, asked: _Asked) -> Made:
-    def read(words: list[str]) -> tuple[Tensor, Tensor]:
+    def encoded(words: list[str]) -> tuple[Tensor, Tensor]:
         return pipe.encode_prompt(words, None, device=pipe.device, num_images_per_prompt=asked.count)[:2]
 
     names = ("encoder_hidden_states", "pooled_projections")
-    made: Made = dict(zip(names, read(asked.each), strict=True))
+    made: Made = dict(zip(names, encoded(asked.each), strict=True))
     if asked.guided:
-        against = read(asked.against or [""] * len(asked.each))
+        against = encoded(asked.against or [""] * len(asked.each))
         made |= {f"negative_{name}": value for name, value in zip(names, against, strict=True)}
     return made
 

@@ -24,10 +24,10 @@ def from_diffusers(source: Any, scheduler: Any = None, *, shift: float | None = 
     that of a flow, where the configuration leaves it to the size of the image: see `trained_as`.
 
     States are what the network works on, of shape (B, C, H, W): latents, or images of pixels in [-1, 1]; Flux's are not
-    packed. Conditions are tensors of B rows, by the names that the network knows: `encoder_hidden_states`,
-    `pooled_projections`, `text_embeds`, `time_ids`, `class_labels`, `guidance` (a scale that the network is told); a
-    learned variance is dropped. The network is told fractional times, except one whose time embedding is a table
-    (`time_embedding_type` "learned"), which is told the nearest row.
+    packed. Conditions are tensors of B rows, or `shared(row)` of one for all, by the names that the network knows:
+    `encoder_hidden_states`, `pooled_projections`, `text_embeds`, `time_ids`, `class_labels`, `guidance` (a scale that
+    the network is given); a learned variance is dropped. The network is given fractional times, except one whose time
+    embedding is a table (`time_embedding_type` "learned"), which is given the nearest row.
 
     Raises TypeError for a class of model or of source that is not known and where no scheduler is given, ValueError for
     a model in training mode, one that wants what is not supported, or a configuration that lacks something.
@@ -62,7 +62,7 @@ def network_of(source: Any) -> nn.Module:
 
 class Adapter(nn.Module, ABC):
     """A model of diffusers as `(x, t, **cond) -> output`, with `x` and the output of shape (B, C, H, W), `t` of shape
-    (B,) and conditions of B rows.
+    (B,) and conditions of B rows, or of one for all. `net` is the model, `config` its configuration.
 
     Raises ValueError for a model in training mode or one that takes another image beside the state; when called,
     TypeError or ValueError for a state or conditions that it does not take.
@@ -101,7 +101,7 @@ class Adapter(nn.Module, ABC):
     @property
     @abstractmethod
     def conditions(self) -> Mapping[str, Shape]:
-        """What it must be told, by name, with the shape of one sample's."""
+        """What it must be given, by name, with the shape of one sample's."""
 
     @abstractmethod
     def call(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
@@ -109,6 +109,7 @@ class Adapter(nn.Module, ABC):
 
     def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         self._check_state(x)
+        cond = {name: _for_all(value, len(x)) for name, value in cond.items()}
         self._check(cond, len(x))
         output = self.call(x, t, cond)
         # the second half is a learned variance
@@ -158,7 +159,7 @@ class _UNet(Adapter):
 class _ConditionedUNet(Adapter):
     """`UNet2DConditionModel`: Stable Diffusion's, and with `text_embeds` and `time_ids` SDXL's (arXiv:2307.01952)."""
 
-    #: What SDXL's network is told besides the text.
+    #: What SDXL's network is given besides the text.
     added: Mapping[str, Shape] = {"text_embeds": (None,), "time_ids": (None,)}
 
     def __init__(self, net: Any) -> None:
@@ -172,12 +173,12 @@ class _ConditionedUNet(Adapter):
     def conditions(self) -> Mapping[str, Shape]:
         # more than one width, or one before a projection
         width = self.config.encoder_hid_dim or self.config.cross_attention_dim
-        told: dict[str, Shape] = {"encoder_hidden_states": (None, width if isinstance(width, int) else None)}
+        wanted: dict[str, Shape] = {"encoder_hidden_states": (None, width if isinstance(width, int) else None)}
         if self.config.addition_embed_type == "text_time":
-            told |= self.added
+            wanted |= self.added
         if self.config.time_cond_proj_dim is not None:
-            told["timestep_cond"] = (self.config.time_cond_proj_dim,)
-        return told | _labels(self.net)
+            wanted["timestep_cond"] = (self.config.time_cond_proj_dim,)
+        return wanted | _labels(self.net)
 
     def call(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         added = {key: cond.pop(key) for key in self.added if key in cond}
@@ -242,7 +243,7 @@ class _Flux(_Joint):
         places = torch.cartesian_prod(
             *(torch.arange(n, device=x.device, dtype=torch.float32) for n in (1, rows, columns))
         )
-        # it is told sigma, and makes 1000 sigma of it
+        # it is given sigma, and makes 1000 sigma of it
         output = self.net(
             tokens.flatten(2).transpose(1, 2),
             timestep=t / 1000,
@@ -276,7 +277,7 @@ def adapter_for(net: nn.Module) -> Adapter:
 
 
 def _plain(net: Any) -> type[Any]:
-    # torch.compile puts a class of its own around the module
+    # torch.compile puts another class around the module
     return type(getattr(net, "_orig_mod", net))
 
 
@@ -285,6 +286,12 @@ def _labels(net: Any) -> dict[str, Shape]:
         return {}
     # an embedding by number; other kinds take vectors
     return {"class_labels": () if isinstance(net.class_embedding, nn.Embedding) else None}
+
+
+def _for_all(value: Any, batch: int) -> Any:
+    """One row that is shared, as so many."""
+    one_row = isinstance(value, Tensor) and value.shape[:1] == (1,)
+    return value.expand(batch, *value.shape[1:]) if one_row else value
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

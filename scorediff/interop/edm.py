@@ -43,7 +43,8 @@ def from_edm(net: Callable[..., Tensor], *, sigma_min: float = 0.002, sigma_max:
 
 @dataclass(frozen=True)
 class Rounded(Spacing):
-    """Another spacing with every inner time put on the nearest of `levels`, rising times; without any, as it is.
+    """Another `spacing`, EDM's by default, with every inner time put on the nearest of `levels`, rising times; without
+    any, which is the default, as it is.
 
     Times that meet on one level are pushed apart, towards the noise first: each level is used at most once. Raises
     ValueError for levels that do not rise, and for more steps than there are levels between the ends.

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorediff.denoiser import Denoiser, TimeMap
+from scorediff.denoiser import Denoiser
+from scorediff.denoiser.network import TimeMap
 from scorediff.interop.wrapping import Wrapped
 from scorediff.predictions import Prediction
 from scorediff.schedules import Schedule
@@ -22,8 +23,8 @@ Place = torch.device | str | None
 
 def from_exported(
     program: Any,
-    schedule: Schedule,
-    prediction: Prediction,
+    schedule: Schedule | str,
+    prediction: Prediction | str,
     *,
     time: TimeMap | None = None,
     device: Place = None,
@@ -31,10 +32,10 @@ def from_exported(
     """A program `(x, t, **cond) -> output` as a denoiser: TorchScript's or torch.export's, or the path of a file of
     either.
 
-    `x` and the output of shape (B, ...), `t` of shape (B,); `prediction` and `time` are those of `Denoiser`. A file is
-    read to the CPU and what is given stays where it is, unless `device` says otherwise. Adaptive solvers shrink the
-    batch: export with a dynamic one. A plain pickle is refused, and not read; but a program is code as well, and torch
-    unpickles parts of a `.pt2` file: load only what you trust.
+    `x` and the output of shape (B, ...), `t` of shape (B,); `schedule`, `prediction` and `time` are those of
+    `Denoiser`. A file is read to the CPU and what is given stays where it is, unless `device` says otherwise. Adaptive
+    solvers shrink the batch: export with a dynamic one. A plain pickle is refused, and not read; but a program is code
+    as well, and torch unpickles parts of a `.pt2` file: load only what you trust.
 
     Raises FileNotFoundError without the file, ValueError for one that holds neither, TypeError for another object, and
     ValueError when the program is called with a batch that it was not exported for.

@@ -20,9 +20,9 @@ def from_flow_matching(
     `x` and dx/dt of shape (B, ...), `t` of shape (B,). With `data_at=0` its time 0 is data and 1 noise, as in rectified
     flow and Stable Diffusion 3 (arXiv:2209.03003, arXiv:2403.03206); with `data_at=1` time 0 is noise and 1 data, as in
     flow matching, facebookresearch/flow_matching and torchcfm (arXiv:2210.02747). The network is given its time times
-    `time_scale` (1000 for one told 0 .. 1000). `shift` is that of our schedule: where uniform steps lie. A network that
-    was trained on coupled pairs, by optimal transport or reflow, has a flow and no score: it is not for `ReverseSDE`.
-    One called `(t, x)` goes in as `Wrapped(net, lambda net, x, t, **cond: net(t, x, **cond))`.
+    `time_scale` (1000 for one that takes 0 .. 1000). `shift` is that of our schedule: where uniform steps lie. A
+    network that was trained on coupled pairs, by optimal transport or reflow, has a flow and no score: it is not for
+    `ReverseSDE`. One called `(t, x)` goes in as `Wrapped(net, lambda net, x, t, **cond: net(t, x, **cond))`.
 
     Raises TypeError for a network that is not callable, ValueError for another `data_at` or a wrong scale or shift.
 
@@ -37,7 +37,7 @@ def from_flow_matching(
             "1 where its time 0 is noise (flow matching)"
         )
     if not 0 < time_scale < np.inf:
-        raise ValueError(f"time_scale = {time_scale!r}: give a positive number, 1 for a network told 0 .. 1")
+        raise ValueError(f"time_scale = {time_scale!r}: give a positive number, 1 for a network that takes 0 .. 1")
     schedule = RectifiedFlow(shift)
     if data_at == 0:
         # x_u = (1 - u) x0 + u eps, dx/du = eps - x0, and sigma = u

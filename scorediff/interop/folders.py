@@ -17,7 +17,7 @@ _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 def is_pipeline(folder: str | Path) -> bool:
-    """Does a pipeline lie in `folder`?"""
+    """Whether a pipeline lies in `folder`."""
     return (Path(folder).expanduser() / _INDEX).is_file()
 
 
@@ -36,7 +36,7 @@ def load_pipeline(folder: str | Path, dtype: torch.dtype) -> Any:
 def _pipeline(place: Path, dtype: torch.dtype) -> Any:
     index = _read(place / _INDEX)
     if not isinstance(index.get("_class_name"), str):
-        raise ValueError(f"{place / _INDEX} names no pipeline of diffusers: code of its own is not run")
+        raise ValueError(f"{place / _INDEX} names no pipeline of diffusers: custom code is not run")
     parts = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
     # parts that were saved as nothing, such as a third text encoder, are to be given as nothing
     nothing = {name: None for name, (library, _) in parts.items() if library is None}

@@ -1,4 +1,4 @@
-"""Two functions that call one another, each from within: one of them runs in a thread of its own."""
+"""Two functions that call one another, each from within: one of them runs in another thread."""
 
 import weakref
 from collections.abc import Callable
@@ -10,7 +10,7 @@ __all__ = ["Handover"]
 
 
 class Handover:
-    """A function `body(ask)` in a thread of its own that may ask its caller; one works while the other waits.
+    """A function `body(ask)` in another thread that may ask its caller; one works while the other waits.
 
     A thread, since bodies call the denoiser from the depths of other libraries (torchdiffeq, torchsde), out of which a
     generator cannot yield; a greenlet could, but would share what torch keeps per thread, such as the grad mode that a

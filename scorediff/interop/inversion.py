@@ -1,22 +1,22 @@
-"""A solver's run turned inside out: the network is with the caller, who is told where to evaluate it next."""
+"""A solver's run turned inside out: the network is with the caller, who learns where to evaluate it next."""
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff._core.conditions import Conditions
 from scorediff._core.states import version
-from scorediff.denoiser import Denoiser, ModelOutput
+from scorediff.denoiser import Denoiser, DenoiserBase, NetworkOutput
 from scorediff.interop.handover import Handover
 from scorediff.interop.trained import Trained
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import Problem
-from scorediff.schedules import Schedule
 from scorediff.solvers import Solution, Solver, Step, Terminal, solve
 from scorediff.solvers.solve import problem_for
 from scorediff.spacings import Grid
@@ -27,32 +27,31 @@ __all__ = ["Plan", "Run"]
 _ROUNDING = 2.0**-7
 
 
-class _Remote:
+@final
+class _Remote(DenoiserBase):
     """A denoiser around a network that is elsewhere: `ask(t, x)` gives its output."""
 
     def __init__(self, trained: Trained, ask: Callable[[float, Tensor], Tensor]) -> None:
+        self.schedule, self.prediction = trained.schedule, trained.prediction
         self._ask, self._output = ask, torch.empty(0)
         self._denoiser = Denoiser(lambda x, t: self._output, trained.schedule, trained.prediction, time=trained.time)
 
-    @property
-    def schedule(self) -> Schedule:
-        return self._denoiser.schedule
-
     def to_dict(self) -> dict[str, Any]:
-        """What it is, as plain data."""
-        return {"type": "Remote", "prediction": repr(self._denoiser.prediction)}
+        return {"type": "Remote", "prediction": repr(self.prediction)}
 
-    def __call__(self, t: Any, x: Tensor) -> ModelOutput:
-        # before the reading is made: the answer may bring another state, see _Exchange
+    def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> NetworkOutput:
+        # before anything is made of the state: the answer may bring another one, see _Exchange
         self._output = self._ask(float(t), x)
-        return self._denoiser(t, x)
+        return self._denoiser.evaluate(t, x, cond)
 
 
 @dataclass(frozen=True)
 class Plan:
     """A run of `solver` on `grid`, and the `times` at which it will ask for the network, one per evaluation.
 
-    They do not depend on the state, and are found by a rehearsal on one number. `draws` tells whether noise is drawn.
+    They do not depend on the state, and are found by a rehearsal on one number. `trained` says what the network is,
+    `eta` the fraction of noise (None for what the solver is for), `terminal` the way from the end of the grid to
+    sigma = 0 (None for none), and `draws` whether noise is drawn.
     Raises TypeError or ValueError as `solve` does, and for a solver whose first evaluation is not at the start.
     """
 
@@ -105,8 +104,8 @@ class Plan:
         return tuple(times), bool(drawn)
 
     @property
-    def share(self) -> float:
-        """The share of noise, eta: 0 on the flow."""
+    def noise_fraction(self) -> float:
+        """Eta at the start of the run: 0 on the flow."""
         return self.problem(lambda t, x: x).eta_at(self.grid.start)
 
     def problem(self, ask: Callable[[float, Tensor], Tensor]) -> Problem:
@@ -125,20 +124,20 @@ class Plan:
             rest = Plan.of(self.trained, self.solver, grid, terminal=self.terminal, eta=self.eta)
             if rest.agrees(times):
                 return rest
-        ramp = f", or '{self.solver.name}:start=lower-order'" if hasattr(self.solver, "start") else ""
+        lower = f", or '{self.solver.name}:start=lower-order'" if "start" in self.solver.to_dict() else ""
         raise ValueError(
             f"{self.solver.name} cannot start at evaluation {evaluations} of {len(self.times)}: it is within a step, "
-            f"or a start has some of its own; take another one, or another solver, such as 'dpm++2m'{ramp}"
+            f"or the starting procedure makes more; take another one, or another solver, such as 'dpm++2m'{lower}"
         )
 
     def agrees(self, times: Sequence[float]) -> bool:
-        """Is the network asked for at these times, to the rounding of float32?"""
+        """Whether the network is asked for at these times, to the rounding of float32."""
         slack = 1e-5 * abs(self.grid.start - self.grid.end)
         return len(times) == len(self.times) and bool(np.allclose(times, self.times, rtol=0, atol=slack))
 
 
 class Run:
-    """A plan carried out, evaluation by evaluation: `advance(output, x)` of the network at `x` gives the next state.
+    """A `plan` carried out, evaluation by evaluation: `advance(output, x)` of the network at `x` gives the next state.
 
     `x` of shape (B, ...) is the start; the first answer is that of the network there. The solver works in float32 at
     least; states come back in the dtype of `x`. `seed` is one number, or one per sample, each then drawing what sample
@@ -261,7 +260,7 @@ class _Exchange:
 
 
 class _Rows(Noise):
-    """The noise of samples each of which is sample 0 of its own seed."""
+    """The noise of samples each of which is sample 0 of a seed."""
 
     def __init__(self, kind: type[Noise], seeds: Sequence[int], seed: int, x: Tensor, ids: Any = None) -> None:
         super().__init__(seed, x, ids)
@@ -275,7 +274,7 @@ class _Rows(Noise):
 
 
 def _readable(x: Tensor) -> bool:
-    """Does reading it not wait for a device?"""
+    """Whether it can be looked at without waiting for a device."""
     return x.device.type == "cpu"
 
 

@@ -20,7 +20,7 @@ def from_k_diffusion(
     """A model of k-diffusion, `(x, sigma, **cond) -> x0`, on EDM's schedule: its time is sigma (arXiv:2206.00364).
 
     `x` and x0 of shape (B, ...), `sigma` of shape (B,) in the dtype of `x`, as k-diffusion's samplers give it. The ends
-    of sigma are the model's own `sigma_min` and `sigma_max`, if it has them, unless told otherwise. A model that rounds
+    of sigma are by default the model's own `sigma_min` and `sigma_max`, if it has them. A model that rounds
     sigma to a table (`quantize=True`) jumps halfway between its rows: there x0 of unit variance is off by up to 1e-3 on
     DDPM's table, which no solver makes good. Sigmas of the table are not rounded: `scorediff.interop.edm.Rounded` makes
     grids of them.

@@ -26,7 +26,7 @@ def shifted(trained: Trained, config: Mapping[str, Any], mu: float | None) -> Tr
     """What the network of this `config` was trained as, where `mu` gives the shift that it leaves to the size of the
     image.
 
-    Raises ValueError where mu is missing, and for a network that is no flow.
+    Raises ValueError where mu is missing, and for a network that is not a flow.
     """
     if not config.get("use_dynamic_shifting"):
         if mu is not None and not is_flow(trained):
@@ -49,7 +49,7 @@ def grid_for(
 ) -> Grid:
     """So many steps by `spacing`, or the nodes given by the network's numbers or by levels of noise.
 
-    `spaced` says that the spacing was asked for, `terminal` that a last level 0 is reached by a step of its own.
+    `spaced` says that the spacing was asked for, `terminal` that a last level 0 is reached by one step more.
     Raises TypeError or ValueError for no or two answers, or for nodes that make no grid.
     """
     if timesteps is not None and sigmas is not None:
@@ -77,9 +77,9 @@ def levels(trained: Trained, times: np.ndarray) -> np.ndarray:
 
 
 def times_at(trained: Trained, numbers: Any) -> Any:
-    """The times for which the network is told `numbers`, a float64 array of any shape: the inverse of `trained.time`.
+    """The times for which the network is given `numbers`, a float64 array of any shape: the inverse of `trained.time`.
 
-    Raises ValueError for a number it is never told.
+    Raises ValueError for a number it is never given.
     """
     lo, hi = (np.full(np.shape(numbers), end) for end in trained.schedule.domain)
     with np.errstate(divide="ignore"):
@@ -98,7 +98,7 @@ def times_at(trained: Trained, numbers: Any) -> Any:
 
 def _at_levels(trained: Trained, sigmas: np.ndarray) -> np.ndarray:
     if is_flow(trained):
-        # u = shift t / (1 + (shift - 1) t): sigmas are told before the shift, as times
+        # u = shift t / (1 + (shift - 1) t): sigmas are given before the shift, as times
         return sigmas
     schedule = trained.schedule
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,7 +109,7 @@ def _at_levels(trained: Trained, sigmas: np.ndarray) -> np.ndarray:
 
 
 def _by_default(sigmas: np.ndarray) -> bool:
-    """Is it 1, 1 - 1/n .. 1/n, which pipelines give unless told otherwise?"""
+    """Whether it is 1, 1 - 1/n .. 1/n, which pipelines give by default."""
     return bool(np.allclose(sigmas, 1 - np.arange(sigmas.size) / sigmas.size, rtol=0, atol=1e-6))
 
 

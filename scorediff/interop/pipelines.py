@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scorediff.denoiser import Denoiser
-from scorediff.interop.conditions import Told, conditions_of, guidance_scale_of
+from scorediff.interop.conditions import Prompts, conditions_of, guidance_scale_of
 from scorediff.interop.diffusers import Adapter, adapter_for, from_diffusers, network_of
 from scorediff.interop.folders import load_pipeline
 from scorediff.interop.trained import shift_for
@@ -21,11 +21,12 @@ __all__ = ["DiffusersPipeline"]
 
 @dataclass(frozen=True, eq=False)
 class DiffusersPipeline:
-    """A pipeline of diffusers around our solvers: what it is told becomes conditions, any solver carries states of
+    """A pipeline of diffusers around our solvers: prompts or labels become conditions, any solver carries states of
     `shape`, and images are made of them.
 
-    `pipe` is any pipeline whose network `from_diffusers` knows; its scheduler is read for what the network was trained
-    on, and takes no step. `size` is that of an image, (height, width) in pixels, by default the pipeline's own.
+    `pipe` is any pipeline whose network `from_diffusers` knows; its scheduler says what the network was trained
+    on, and takes no step. `size` is that of an image, (height, width) in pixels, None, the default, for the
+    size that the pipeline is made for.
 
         pipeline = DiffusersPipeline.load(folder)
         flow = ProbabilityFlow(ClassifierFree(pipeline.denoiser, scale=7.5))
@@ -112,18 +113,19 @@ class DiffusersPipeline:
         return replace(self, size=(height, width))
 
     def conditions(
-        self, told: Told | None = None, *, negative: Told | None = None, count: int = 1
+        self, prompts: Prompts | None = None, *, negative: Prompts | None = None, count: int = 1
     ) -> dict[str, Tensor]:
-        """What the network is to be told: `count` rows in turn for each prompt, or for each class by number or name, of
-        `told`. An unconditional pipeline is told nothing.
+        """What the network is to be given: `count` rows in turn for each of the `prompts`, which are texts, or classes
+        by number or name. An unconditional pipeline takes none.
 
         With `negative`, one for all or one for each, there is also what to be guided away from, for `ClassifierFree`,
-        under names that begin with `negative_`; where it is empty for all, this is the pipeline's own nothing (no text,
-        zeros, no class). A network that is told a scale of guidance is told the pipeline's, as `guidance`.
+        under names that begin with `negative_`; where it is empty for all, this is what stands for nothing in the
+        pipeline (no text, zeros, no class). A network that takes a scale of guidance is given the pipeline's, as
+        `guidance`.
 
         Raises TypeError for what the pipeline does not take, ValueError for a class that it does not know.
         """
-        return conditions_of(self.pipe, self.adapter, told, negative=negative, count=count, pixels=self.pixels)
+        return conditions_of(self.pipe, self.adapter, prompts, negative=negative, count=count, pixels=self.pixels)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images of shape (B, 3, H, W) in [-1, 1] as states (B, C, H', W'): the mean of what the autoencoder makes of

@@ -1,4 +1,4 @@
-"""Our solvers in the pipelines of diffusers: a scheduler that any of them takes in place of its own."""
+"""Our solvers in the pipelines of diffusers: a scheduler that any of them takes in place of another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,9 +24,9 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
     """A solver of ours as a scheduler of diffusers.
 
     `solver`: any on a fixed grid, or its name. `trained`: the scheduler that came with the network, or its config,
-    which tells schedule, prediction and time; `from_config(pipe.scheduler.config, solver=...)` does the same.
-    `spacing`: where the steps lie, the solver's own way by default. `terminal`: the way from the end of the grid to
-    sigma = 0, one more evaluation; None for none. `eta`: the share of noise of a solver of the reverse SDE, 1 by
+    which says schedule, prediction and time; `from_config(pipe.scheduler.config, solver=...)` does the same.
+    `spacing`: where the steps lie, the solver's default if left out. `terminal`: the way from the end of the grid to
+    sigma = 0, one more evaluation; None for none. `eta`: the fraction of noise of a solver of the reverse SDE, 1 by
     default where it does not solve the flow. `seed`: of the noise of steps; drawn anew from torch's global generator
     for every run by default, as pipelines draw their start. All of them are kept in `config` as plain data, beside the
     entries of `trained`, so that `from_config` of another scheduler leads back.
@@ -54,7 +54,7 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
         self._settings = Settings.of(
             solver, trained, spacing, terminal=terminal, eta=eta, seed=seed, name=type(self).__name__
         )
-        # not by diffusers' decorator, which keeps objects as they are, and counts what is given by position as left out
+        # not by diffusers' decorator, which keeps objects as they are, and takes what is given by position for left out
         self.register_to_config(**self._settings.to_config(), _class_name=type(self).__name__)
         self._model = self._settings.model
         self._plan: Plan | None = None
@@ -66,7 +66,7 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The scheduler of a config of its own, or of that of the scheduler that came with the network."""
+        """The scheduler of such a config, or of that of the scheduler that came with the network."""
         unknown = [key for key in kwargs if key not in NAMES]
         if unknown and not return_unused_kwargs:
             raise TypeError(f"{cls.__name__} has no {unknown[0]!r}{registry.nearest(unknown[0], NAMES)}")
@@ -119,24 +119,24 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
 
         Instead of their number the nodes may be given: `timesteps` as the network's numbers, or `sigmas`, of a flow
         before its shift, of others sigma/alpha; a last 0 is the terminal step. The uniform `sigmas` that pipelines of
-        flows give unless told otherwise, 1, 1 - 1/n .. 1/n, are n steps. `mu` is the shift, or its logarithm, where the
+        flows give by default, 1, 1 - 1/n .. 1/n, are n steps. `mu` is the shift, or its logarithm, where the
         network's config leaves it to the size of the image, and is not looked at elsewhere.
 
         Raises TypeError or ValueError for what makes no grid, and for nodes beside a `spacing`.
         """
         self._end()
-        told = self._settings
-        model = shifted(told.model, told.trained, mu)
+        settings = self._settings
+        model = shifted(settings.model, settings.trained, mu)
         grid = grid_for(
             model,
-            told.spacing or told.solver.spacing,
+            settings.spacing or settings.solver.spacing,
             num_inference_steps,
             timesteps=timesteps,
             sigmas=sigmas,
-            spaced=told.spacing is not None,
-            terminal=told.terminal is not None,
+            spaced=settings.spacing is not None,
+            terminal=settings.terminal is not None,
         )
-        plan = Plan.of(model, told.solver, grid, terminal=told.terminal, eta=told.eta)
+        plan = Plan.of(model, settings.solver, grid, terminal=settings.terminal, eta=settings.eta)
         self._model, self._plan, self._begin, self.solution = model, plan, None, None
         times = np.array(plan.times)
         self._scales = [float(model.prediction.input_scale(model.schedule, t)) for t in plan.times]
@@ -176,7 +176,7 @@ class ScorediffScheduler(SchedulerMixin, ConfigMixin):
         Raises ValueError out of turn, for a state that was changed within a step, and for options that are settings of
         the scheduler; SolverError at the end where a sample is not finite.
         """
-        if eta and eta != self._planned().share:
+        if eta and eta != self._planned().noise_fraction:
             raise ValueError(f"eta = {eta} is a setting of the scheduler: ScorediffScheduler(..., eta={eta})")
         if use_clipped_model_output:
             raise ValueError("use_clipped_model_output = True: outputs are used as they are, leave it")

@@ -34,7 +34,7 @@ def from_score_sde(net: Callable[..., Tensor], schedule: Schedule) -> Denoiser:
         return Denoiser(net, schedule, ScorePrediction(), time=schedule.sigma)
     raise TypeError(
         f"schedule = {schedule!r}: score_sde trains in continuous time on VPLinear(), SubVP() and VE(); on another, "
-        "such as a table of betas, say what it predicts and what it is told: Denoiser(net, schedule, prediction, time=)"
+        "such as a table of betas, say what it predicts and at which time: Denoiser(net, schedule, prediction, time=)"
     )
 
 

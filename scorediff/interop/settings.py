@@ -1,4 +1,4 @@
-"""What a scheduler of ours is told: checked, and kept as the plain data of a config of diffusers."""
+"""The settings of a scheduler of ours: checked, and kept as the plain data of a config of diffusers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +23,10 @@ _UNDISPUTED = {"steps_offset": 1, "clip_sample": False}
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a scheduler; `given` is what they were made from, and `model` what the network was trained as (on
-    a flow whose shift is not known yet, with none).
+    """The settings of a scheduler: `solver`, `spacing` (None: the solver's), `terminal` (None: none), `eta` (None: what
+    the solver is for) and `seed` (None: drawn for every run). `trained` is the configuration of the scheduler that came
+    with the network, and `model` what that was trained as (on a flow whose shift is not known yet, with none); `given`
+    is what solver, spacing and terminal were made from.
     """
 
     solver: Solver
@@ -45,7 +47,7 @@ class Settings:
         Raises TypeError or ValueError for what cannot be run in a pipeline.
         """
         if trained is None:
-            raise TypeError("give trained=, the scheduler that came with the network: it tells how that was trained")
+            raise TypeError("give trained=, the scheduler that came with the network: it says how that was trained")
         made = _made(Solver, solver)  # type: ignore[type-abstract]
         if made.adaptive:
             raise ValueError(
@@ -91,7 +93,7 @@ def _made(base: type[T], value: Any) -> T:
         return registry.from_dict(base, dict(value))
     made = registry.parse(base, value) if isinstance(value, str) else value
     if not isinstance(made, base):
-        raise TypeError(f"{value!r} is no {base.__name__}: give an object, or its name")
+        raise TypeError(f"{value!r} is not a {base.__name__}: give an object, or its name")
     return made
 
 

@@ -29,7 +29,7 @@ _PREDICTIONS: Mapping[str, Prediction] = {
 
 @dataclass(frozen=True)
 class Trained:
-    """The `schedule` of a network, what it predicts, and the number it wants for a `time` of that schedule."""
+    """The `schedule` of a network, its `prediction`, and the number it wants for a `time` of that schedule."""
 
     schedule: Schedule
     prediction: Prediction
@@ -52,18 +52,18 @@ def trained_as(scheduler: Any, *, shift: float | None = None) -> Trained:
     if kind is _flow:
         return _flow(config, shift)
     if shift is not None:
-        raise ValueError(f"shift = {shift}: {_named(config)} is no scheduler of a flow, drop it")
+        raise ValueError(f"shift = {shift}: {_named(config)} is not a scheduler of a flow, drop it")
     return kind(config)
 
 
 def shift_for(scheduler: Any, tokens: int) -> float:
     """The shift of a flow whose configuration leaves it to the number of `tokens` of an image, as Flux does.
 
-    Raises ValueError where the configuration has a shift of its own.
+    Raises ValueError where the configuration has a fixed shift.
     """
     config = _config(scheduler)
     if not config.get("use_dynamic_shifting"):
-        raise ValueError(f"{_named(config)} has a shift of its own, whatever the image: drop tokens = {tokens}")
+        raise ValueError(f"{_named(config)} has a fixed shift, whatever the image: drop tokens = {tokens}")
     low, high = (_entry(config, f"{end}_image_seq_len") for end in ("base", "max"))
     least, most = (_entry(config, f"{end}_shift") for end in ("base", "max"))
     # mu, on the line through (base length, base shift) and (longest, largest shift)
@@ -119,7 +119,7 @@ def _flow(config: Mapping[str, Any], shift: float | None) -> Trained:
             )
         shift = _entry(config, "flow_shift" if "flow_shift" in config else "shift")
     schedule, steps = RectifiedFlow(float(shift)), _entry(config, "num_train_timesteps")
-    # the network is told N sigma
+    # the network is given N sigma
     return Trained(schedule, FlowPrediction(), lambda t: steps * schedule.sigma(t))
 
 

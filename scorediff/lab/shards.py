@@ -10,7 +10,6 @@ import numpy as np
 
 from scorediff._core.files import agree, remove_parts, write_whole
 from scorediff._core.progress import bar
-from scorediff.denoiser import described
 from scorediff.problems import Problem
 from scorediff.sampling import sample
 from scorediff.solvers import Solver
@@ -101,7 +100,7 @@ def sample_shards(
         "problem": type(problem).__name__,
         "eta": registry.to_dict(problem.eta),
         "schedule": registry.to_dict(problem.schedule),
-        "denoiser": described(problem.denoiser),
+        "denoiser": problem.denoiser.to_dict(),
         "solver": registry.to_dict(solver),
         "options": said,
         "version": __version__,

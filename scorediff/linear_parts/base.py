@@ -1,11 +1,17 @@
-"""The linear part of the flow that an exponential method takes out exactly, and what is left for polynomials.
+"""What an exponential integrator takes out exactly, on both problems, and what it leaves for polynomials.
 
-With `R_v = sqrt(sigma^2 + alpha^2 v)` and s = sigma / alpha the flow is exactly
+For any variance v let `R = sqrt(sigma^2 + alpha^2 v)`, r = R / alpha and s = sigma / alpha. With
 
-    d(x / R_v) / ds = -P / (s^2 + v),   P = (sigma D - alpha v E) / R_v,
+    P = (sigma D - alpha v E) / R,   that is   D = (alpha v x + sigma R P) / R^2,   E = (sigma x - alpha R P) / R^2,
 
-for any variance v, one for each direction. v = 0 leaves the data alone, v = infinity the noise, and where v is the
-variance of a Gaussian in that direction, P is 0 on it.
+both problems are linear but for P, and with q = 1 + eta^2 and h the step in log-SNR, exactly,
+
+    x_1 = (R_1/R_0)^q (alpha_0/alpha_1)^(q-1) x_0
+          + alpha_1 q INT_0^h (r_1/r(u))^q (s(u)/r(u)) P(u) du
+          + R_1 sqrt(1 - (r_1/r_0)^(2 eta^2)) z,
+
+in which v = 0 leaves the data (P = D), v = infinity the noise (P in proportion to E), and where v is the variance of a
+Gaussian around 0, P is 0 on it: the step is then exact, in distribution where there is noise.
 """
 
 from abc import ABC, abstractmethod
@@ -16,50 +22,39 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-__all__ = ["LinearPart", "check_scale"]
+from scorediff.linear_parts.kernels import Kernel
+from scorediff.linear_parts.level import NoiseLevel
 
+__all__ = ["IsotropicPart", "LinearPart"]
 
-def check_scale(owner: Any) -> None:
-    """Make `data_std` a float. Raises ValueError where it is no positive number."""
-    try:
-        value = float(owner.data_std)
-    except (TypeError, ValueError):
-        value = -1.0
-    if not 0 < value < np.inf:
-        raise ValueError(f"data_std = {owner.data_std!r}: give the data's standard deviation, a positive number")
-    object.__setattr__(owner, "data_std", value)
+Weights = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class LinearPart(ABC):
-    """`spectrum`: the variances v of the parts into which `split` takes a state, each an array of shape (1,), or of one
-    number for each entry of the part.
+    """The variances v of what is taken out, and how a state is split by them.
 
-    `scale` is the data's standard deviation, to which errors are relative.
+    Alpha and sigma are of shape (B, 1) here; what comes back is of shape (B, 1), or (B, entries) for a part with one
+    variance for each of its entries.
     """
 
-    #: Does its clock, and what it integrates, stay finite where alpha is 0?
-    from_pure_noise: ClassVar[bool] = True
-    #: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
-    calibration: ClassVar[float]
-
-    @property
-    @abstractmethod
-    def scale(self) -> float:
-        """The root mean square deviation of an entry of the data."""
+    #: Whether P, and what it is integrated against, stay finite where alpha is 0.
+    regular_at_pure_noise: ClassVar[bool] = True
 
     @property
     @abstractmethod
     def spectrum(self) -> tuple[np.ndarray, ...]:
-        """The v of each part."""
+        """The v of every part that `split` makes of a state: of shape (1,), or (entries,) for that part."""
 
+    @property
     @abstractmethod
-    def clock(self, alpha: Any, sigma: Any) -> Any:
-        """What the polynomials are in: regular where s is 0 or infinite, so that D and E are smooth in it."""
+    def components(self) -> tuple["IsotropicPart", ...]:
+        """The same as parts of one variance each, as many as `split_apart` makes of a state."""
 
-    @abstractmethod
-    def s(self, tau: Any) -> Any:
-        """The inverse of `clock`: sigma / alpha."""
+    @property
+    def data_std(self) -> float | None:
+        """The standard deviation of the data per entry, where the part knows it."""
+        return None
 
     def split(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
         """The parts of `x` of shape (B, ...) without `alpha` times the mean, alpha a column of shape (B, 1, ...)."""
@@ -69,22 +64,71 @@ class LinearPart(ABC):
         """The state again, of the shape of `like`."""
         return parts[0]
 
+    def split_apart(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
+        """The same, with a part for each of the `components`."""
+        return self.split(x, alpha)
+
+    def join_apart(self, parts: Sequence[Tensor], alpha: Any, like: Tensor) -> Tensor:
+        """The inverse of `split_apart`."""
+        return self.join(parts, alpha, like)
+
     def radius(self, alpha: np.ndarray, sigma: np.ndarray) -> list[np.ndarray]:
-        """R_v of each part; of shape (B, 1) or (B, entries) for alpha, sigma of shape (B, 1)."""
+        """R of each part."""
         return [np.sqrt(sigma**2 + alpha**2 * v) for v in self.spectrum]
 
     def slope(self, s: np.ndarray) -> list[np.ndarray]:
-        """`d(x / R_v) / ds` for P = 1; of shape (..., 1) or (..., entries) for s of shape (..., 1)."""
+        """`d(x / R) / ds = -1 / (s^2 + v)` for P = 1 on the flow; for s of shape (..., 1)."""
         return [-1 / (s**2 + v) for v in self.spectrum]
 
-    def reads(self, alpha: np.ndarray, sigma: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What D and E weigh in P: sigma / R_v, -alpha v / R_v."""
+    def weights(self, alpha: np.ndarray, sigma: np.ndarray) -> list[Weights]:
+        """What D and E weigh in P: sigma / R, -alpha v / R."""
         return [(sigma / r, -alpha * v / r) for v, r in zip(self.spectrum, self.radius(alpha, sigma), strict=True)]
 
-    def carried(self, alpha: np.ndarray, sigma: np.ndarray, end: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
-        """By how much an error of x / R_v counts: what becomes of it at the `end` of the run, alpha and sigma there, on
-        the flow of a Gaussian, times `scale / R` for the data as a whole: as large as it is in the data.
+    def error_weights(self, alpha: np.ndarray, sigma: np.ndarray, end: Weights, data_std: float) -> list[np.ndarray]:
+        """By how much an error of x / R weighs: what becomes of it at the `end` of the run, alpha and sigma there, on
+        the flow of a Gaussian, as large as it is in data of standard deviation `data_std`.
         """
-        # x / R_v stays as it is
-        at_end = self.scale / np.hypot(end[1], self.scale * end[0])
-        return [r * at_end + 0 * alpha for r in self.radius(*end)]
+        # x / sqrt(sigma^2 + alpha^2 data_std^2) stays as it is
+        return [data_std * r / np.hypot(sigma, data_std * alpha) for r in self.radius(alpha, sigma)]
+
+
+@dataclass(frozen=True)
+class IsotropicPart(LinearPart):
+    """One variance for all directions: `x_1 = propagator x_0 + integral_weight INT_0^h k(h-u) M(u) du + noise_std z`.
+
+    M is P up to a constant, so that it is D for v = 0 and E for v = infinity. Arrays of one shape in and out, for steps
+    from `a` to `b` with `eta`.
+    """
+
+    @property
+    @abstractmethod
+    def variance(self) -> float:
+        """v."""
+
+    @property
+    def spectrum(self) -> tuple[np.ndarray, ...]:
+        return (np.array([self.variance]),)
+
+    @property
+    def components(self) -> tuple["IsotropicPart", ...]:
+        return (self,)
+
+    @abstractmethod
+    def on(self, level: NoiseLevel) -> Weights:
+        """What D and E weigh in M."""
+
+    @abstractmethod
+    def propagator(self, a: NoiseLevel, b: NoiseLevel, eta: np.ndarray) -> np.ndarray:
+        """What multiplies the state."""
+
+    @abstractmethod
+    def integral_weight(self, b: NoiseLevel, eta: np.ndarray) -> np.ndarray:
+        """What multiplies the integral."""
+
+    @abstractmethod
+    def kernel(self, b: NoiseLevel, eta: np.ndarray) -> Kernel:
+        """The kernel of the integral, for steps that end at `b`."""
+
+    @abstractmethod
+    def noise_std(self, a: NoiseLevel, b: NoiseLevel, eta: np.ndarray) -> np.ndarray:
+        """The standard deviation of the noise."""

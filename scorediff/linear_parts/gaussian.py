@@ -1,6 +1,6 @@
 """The Gaussian of the data's mean and covariance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from scorediff._core.arrays import ArrayLike, Placed, no_less, parameter
-from scorediff.linear_parts.base import LinearPart
+from scorediff.linear_parts.base import IsotropicPart, LinearPart, Weights
+from scorediff.linear_parts.forms import DataPart
+from scorediff.linear_parts.preconditioned import Preconditioned
 
 __all__ = ["GaussianPart"]
-
-_SPREAD = 2.0  # by how much the clock's scales lie beyond those of the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +22,16 @@ class GaussianPart(LinearPart):
     """The Gaussian of the data's mean and covariance: `directions diag(variances) directions^T`, and `rest` beside.
 
     `mean` of the shape of a sample; `directions` of shape (D, r), orthonormal columns; `variances` of shape (r,);
-    `rest` the variance in every other direction. `fit` makes one from data. A Gaussian target is then solved exactly.
+    `rest` the variance in every other direction. `fit` makes one from data; the defaults, data of one entry with mean 0
+    and variance 1, are there to be replaced. A Gaussian target is then solved exactly.
     Raises TypeError or ValueError for other shapes, numbers that are not finite, or variances below 0.
     """
 
-    calibration: ClassVar[float] = 1.5
     mean: Any = (0.0,)
     directions: Any = ((1.0,),)
     variances: Any = (1.0,)
     rest: float = 1.0
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gaussian": {}}
 
     def __post_init__(self) -> None:
         for name in ("mean", "directions", "variances"):
@@ -73,26 +74,27 @@ class GaussianPart(LinearPart):
         return np.array([self.rest]), self.variances.numpy()
 
     @property
-    def scale(self) -> float:
+    def components(self) -> tuple[IsotropicPart, ...]:
+        stds = np.sqrt([self.rest, *self.variances.tolist()]).tolist()
+        return tuple(Preconditioned(std) if std else DataPart() for std in stds)
+
+    @property
+    def data_std(self) -> float:
+        """The root mean square deviation of an entry of the data."""
         size, rank = self.directions.shape
         return float(np.sqrt((float(self.variances.sum()) + (size - rank) * self.rest) / size))
 
-    @property
-    def scales(self) -> tuple[float, float]:
-        """The least and the largest s at which the law of the data bends."""
-        found = np.sqrt(np.append(self.variances.numpy(), self.rest))
-        found = found[found > 0] / 2
-        return float(found.min()) / _SPREAD, float(found.max()) * _SPREAD
+    def error_weights(self, alpha: np.ndarray, sigma: np.ndarray, end: Weights, data_std: float) -> list[np.ndarray]:
+        # on its own Gaussian x / R stays as it is, in every direction
+        at_end = data_std / np.hypot(end[1], data_std * end[0])
+        return [r * at_end + 0 * alpha for r in self.radius(*end)]
 
-    def clock(self, alpha: Any, sigma: Any) -> Any:
-        """`log((s + b) / (s + a))`, a < b the `scales`: the logarithm of s between them, and regular at both ends."""
-        a, b = self.scales
-        return np.log1p((b - a) * alpha / (sigma + a * alpha))
+    def split_apart(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
+        across, along = self.split(x, alpha)
+        return across, *along.split(1, dim=1)
 
-    def s(self, tau: Any) -> Any:
-        a, b = self.scales
-        with np.errstate(divide="ignore"):
-            return (b - a) / np.expm1(tau) - a
+    def join_apart(self, parts: Sequence[Tensor], alpha: Any, like: Tensor) -> Tensor:
+        return self.join((parts[0], torch.cat(list(parts[1:]), dim=1)), alpha, like)
 
     def split(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
         if x.shape[1:] != self.mean.shape:

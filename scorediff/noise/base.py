@@ -14,14 +14,15 @@ __all__ = ["Noise", "normals"]
 
 
 class Noise(ABC):
-    """The driving noise of one run: `noise(a, b, tag)` is the N(0, 1) increment over the interval of a solver's clock.
+    """The driving noise of one run: `noise(a, b, tag)` is the N(0, 1) increment over the interval of a solver's
+    integration variable.
 
     Within a run the intervals of one tag must be disjoint. `x` gives shape (B, ...), dtype and device of what comes
     back; row i depends on `seed` and `ids[i]` alone (0 .. B - 1 by default), and is drawn in float64 on the host for
     every device.
 
     Raises ValueError for a seed or an id outside [0, 2^64), or a number of ids other than B; TypeError for one that
-    is no whole number.
+    is not a whole number.
     """
 
     def __init__(self, seed: int, x: Tensor, ids: Sequence[int] | None = None) -> None:

@@ -17,11 +17,14 @@ _Part = tuple[np.ndarray, np.ndarray]
 
 
 class BrownianPath(Noise):
-    """Increments of one Brownian path over the solver's clock: refine the grid, and the path stays the same.
+    """Increments of one Brownian path over the solver's integration variable: refine the grid, and the path stays the
+    same.
 
     A tree halves [-1024, 1024] down to 2^-42; each node splits its increment W and its H (see `area`) by the exact
-    conditional law, so the answer is a function of the interval alone, not of the order in which intervals are asked
-    for.
+    conditional distribution, so the answer is a function of the interval alone, not of the order in which intervals are
+    asked for.
+
+    Raises ValueError for an interval outside [-1024, 1024].
     """
 
     _ROOT, _DEPTH = 1024.0, 53
@@ -43,7 +46,8 @@ class BrownianPath(Noise):
         lo, hi = min(a, b), max(a, b)
         if not (-self._ROOT <= lo < hi <= self._ROOT):
             raise ValueError(
-                f"a Brownian path lives on [{-self._ROOT}, {self._ROOT}] of the clock, not on [{lo}, {hi}]"
+                f"a Brownian path lives on [{-self._ROOT}, {self._ROOT}] of the integration variable, not on "
+                f"[{lo}, {hi}]"
             )
         (w_lo, i_lo), (w_hi, i_hi) = self._until(lo, tag), self._until(hi, tag)
         # H = (1/h) INT_lo^hi (W_r - W_lo) dr - (W_hi - W_lo) / 2; seen from the other end both change sign or not

@@ -18,7 +18,7 @@ class Schedule(ABC):
 
     A concrete schedule states `alpha`, `sigma` (numpy functions of `t`, analytic, so that they may be differentiated by
     a complex step) and `domain`; time runs from data to noise, so the log-SNR falls strictly. `t_start` and `t_end`
-    are where sampling starts and ends unless told otherwise. `alpha = 0` and `sigma = 0` are allowed at the ends.
+    are where sampling starts and ends by default. `alpha = 0` and `sigma = 0` are allowed at the ends.
 
     Raises ValueError at birth where the domain is empty or the log-SNR is not finite inside it or not falling.
     """

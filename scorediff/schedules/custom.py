@@ -1,4 +1,4 @@
-"""A user's own pair of functions."""
+"""A user-defined pair of functions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +21,12 @@ def _quarter_sine(t: Times) -> Any:
 
 @dataclass(frozen=True)
 class CustomSchedule(Schedule):
-    """Your own `alpha(t)` and `sigma(t)`, written with numpy functions or plain arithmetic, on your own domain.
+    """User-defined `alpha(t)` and `sigma(t)`, written with numpy functions or plain arithmetic, on any `domain` of
+    times.
 
-    The default is the quarter circle, `cos(pi t / 2)` and `sin(pi t / 2)`.
+    The default is the quarter circle, `cos(pi t / 2)` and `sin(pi t / 2)`, but for its ends, where the log-SNR is
+    infinite. Raises ValueError, besides what `Schedule` does, for functions that cannot be differentiated by a complex
+    step.
     """
 
     alpha: Callable[[Any], Any] = _quarter_cosine  # type: ignore[assignment]

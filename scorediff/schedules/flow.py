@@ -14,7 +14,8 @@ __all__ = ["RectifiedFlow"]
 class RectifiedFlow(Schedule):
     """`alpha = 1 - u`, `sigma = u`, `u = shift t / (1 + (shift - 1) t)` (arXiv:2209.03003; shift: arXiv:2403.03206).
 
-    At `t = 1` alpha is 0: sampling starts at `t = 0.999` unless told otherwise.
+    `shift` moves uniform steps in `t` towards the noise where it is above 1, as models of large images want; 1, the
+    default, is the straight line in `t` itself. At `t = 1` alpha is 0: sampling starts at `t = 0.999` by default.
     """
 
     shift: float = 1.0

@@ -12,7 +12,11 @@ __all__ = ["EDM", "VE"]
 
 @dataclass(frozen=True)
 class VE(Schedule):
-    """Variance exploding: `alpha = 1`, `sigma = sigma_min (sigma_max / sigma_min)^t` (arXiv:2011.13456)."""
+    """Variance exploding: `alpha = 1`, `sigma = sigma_min (sigma_max / sigma_min)^t` (arXiv:2011.13456).
+
+    `sigma_min` and `sigma_max` are in the units of the data; the defaults are the paper's for CIFAR-10, pixels from 0
+    to 1.
+    """
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
@@ -29,7 +33,11 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class EDM(Schedule):
-    """`alpha = 1`, `sigma = t` on `[sigma_min, sigma_max]` (arXiv:2206.00364)."""
+    """`alpha = 1`, `sigma = t` on `[sigma_min, sigma_max]` (arXiv:2206.00364).
+
+    `sigma_min` and `sigma_max` are in the units of the data; the defaults are the paper's, for a standard deviation of
+    about 0.5.
+    """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0

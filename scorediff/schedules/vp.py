@@ -45,7 +45,11 @@ def _linear_time(log_alpha: np.ndarray, beta_min: float, beta_max: float) -> np.
 
 @dataclass(frozen=True)
 class VPLinear(_VariancePreserving):
-    """Variance preserving, `beta(t)` linear on [0, 1] (arXiv:2011.13456)."""
+    """Variance preserving, `beta(t)` linear on [0, 1] (arXiv:2011.13456).
+
+    `beta_min` and `beta_max` are its ends, rates in 1 / time; the defaults are the paper's, DDPM's table with 1000
+    steps made continuous.
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -62,7 +66,8 @@ class VPLinear(_VariancePreserving):
 class VPCosine(Schedule):
     """`alpha = cos((t + offset) k) / cos(offset k)`, `k = pi / 2 / (1 + offset)` (arXiv:2102.09672).
 
-    The domain ends at `t_max`, where alpha is still useful.
+    `offset`, in time, keeps the noise of the first steps from being tiny; the default is the paper's. The domain ends
+    at `t_max`, by default where alpha is still useful: at 1 it is 0.
     """
 
     offset: float = 0.008
@@ -103,7 +108,7 @@ def _ddpm_betas() -> tuple[float, ...]:
 
 @dataclass(frozen=True, repr=False)
 class VPDiscrete(_VariancePreserving):
-    """A table of N betas made continuous: `t_i = (i + 1) / N` is step i; the default is DDPM's (arXiv:2006.11239).
+    """A table of N `betas` made continuous: `t_i = (i + 1) / N` is step i; the default is DDPM's (arXiv:2006.11239).
 
     `log alpha` is the spline of degree 5 through the table (four continuous derivatives, so solvers up to order 4 keep
     their order even in time), or the monotone cubic (one continuous derivative, order 2) where a rough table makes the
@@ -190,7 +195,10 @@ class VPDiscrete(_VariancePreserving):
 
 @dataclass(frozen=True)
 class SubVP(Schedule):
-    """`alpha` of VPLinear with `sigma = 1 - alpha^2` (arXiv:2011.13456)."""
+    """`alpha` of VPLinear with `sigma = 1 - alpha^2` (arXiv:2011.13456).
+
+    `beta_min` and `beta_max` are those of `VPLinear`, by default the paper's.
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0

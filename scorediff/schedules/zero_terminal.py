@@ -15,9 +15,10 @@ __all__ = ["ZeroTerminalSNR"]
 @dataclass(frozen=True, repr=False)
 class ZeroTerminalSNR(Schedule):
     """The table of `VPDiscrete(betas)` with its alpha shifted and stretched, to be 0 at the last row and as before at
-    the first (arXiv:2305.08891, algorithm 1); `sigma^2 = 1 - alpha^2`. The default betas are DDPM's.
+    the first (arXiv:2305.08891, algorithm 1); `sigma^2 = 1 - alpha^2`. `betas` are the table before that, by default
+    DDPM's.
 
-    Sampling starts at the last row but one unless told otherwise: only some solvers start where alpha is 0.
+    Sampling starts at the last row but one by default: only some solvers start where alpha is 0.
     """
 
     betas: tuple[float, ...] = field(default_factory=lambda: VPDiscrete().betas)

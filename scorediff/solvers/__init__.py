@@ -1,11 +1,11 @@
 """Solvers: each is a frozen dataclass whose `run` yields states."""
 
 from scorediff.solvers.adaptive.adams import ExponentialAdams
-from scorediff.solvers.adaptive.controller import Controller
+from scorediff.solvers.adaptive.controller import Controller, IController, PIController, PIDController
 from scorediff.solvers.adaptive.exponential_runge_kutta import ExponentialRungeKutta32, ExponentialRungeKutta43
 from scorediff.solvers.adaptive.runge_kutta import RK23, RK45
 from scorediff.solvers.adaptive.sde import AdaptiveSDE
-from scorediff.solvers.base import Exact, Solver, Status, Step
+from scorediff.solvers.base import AdaptiveSolver, Exact, Solver, Status, Step
 from scorediff.solvers.composed.ancestral import Ancestral
 from scorediff.solvers.composed.churn import Churn
 from scorediff.solvers.composed.langevin import PredictorCorrector
@@ -21,7 +21,6 @@ from scorediff.solvers.exponential.adams import (
 from scorediff.solvers.exponential.dpm_solver import DPMSolver, DPMSolverPP, SDEDPMSolver, SDEDPMSolverPP
 from scorediff.solvers.exponential.er_sde import ERSDE, ERNoise
 from scorediff.solvers.exponential.first_order import DDIM, DDPM, DDPMLargeVariance
-from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm
 from scorediff.solvers.exponential.pndm import PNDM
 from scorediff.solvers.exponential.runge_kutta import (
     DPM2,
@@ -65,6 +64,7 @@ __all__ = [
     "RK45",
     "SEEDS",
     "AdaptiveSDE",
+    "AdaptiveSolver",
     "Ancestral",
     "Churn",
     "Controller",
@@ -73,7 +73,6 @@ __all__ = [
     "DPMSolver",
     "DPMSolverPP",
     "DPMSolverSinglestep",
-    "DataForm",
     "Denoise",
     "ERNoise",
     "Euler",
@@ -86,15 +85,16 @@ __all__ = [
     "ExponentialAdamsPECE",
     "ExponentialRungeKutta32",
     "ExponentialRungeKutta43",
-    "Form",
     "GradedStart",
     "HalfStep",
     "Heun",
     "HochbruckOstermann",
+    "IController",
     "Krogstad",
     "Kutta3",
     "LowerOrderStart",
-    "NoiseForm",
+    "PIController",
+    "PIDController",
     "PredictorCorrector",
     "PseudoRungeKuttaStart",
     "Restart",

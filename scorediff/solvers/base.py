@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from scorediff._core import registry
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
+from scorediff.solvers.tolerances import check_budget, check_tolerance
 from scorediff.spacings import Grid, Spacing, UniformLogSNR
 
-__all__ = ["Exact", "Solver", "Status", "Step"]
+__all__ = ["AdaptiveSolver", "Exact", "Solver", "Status", "Step", "check_log_snr"]
 
 
 class Status(IntEnum):
@@ -35,6 +36,7 @@ class Exact(Enum):
     POINT_MASS = "a point mass"
     MEAN = "the mean of a Gaussian"
     UNIT_VARIANCE = "a Gaussian of unit variance, on a variance-preserving schedule"
+    OWN_GAUSSIAN = "a Gaussian around 0 of the variance that its linear part takes out"
 
 
 class Step(NamedTuple):
@@ -74,24 +76,48 @@ class Solver(ABC):
 
     #: The problems it solves.
     solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow,)
-    #: Does it choose its own steps?
-    adaptive: ClassVar[bool] = False
-    #: Is the state it returns linear in the states and readings it saw?
-    linear: ClassVar[bool] = True
-    #: Does a step forget the ones before it?
-    one_step: ClassVar[bool] = True
-    #: Is x / alpha the same on every schedule, on the same log-SNR nodes?
-    invariant: ClassVar[bool] = False
-    #: Does it run from alpha = 0, where the log-SNR is -infinity?
-    starts_at_pure_noise: ClassVar[bool] = False
-    #: Does it ask for the noise of intervals that overlap, so that it wants a Brownian path?
-    needs_path: ClassVar[bool] = False
-    #: How it estimates the error of its samples; empty where it does not.
-    estimates: ClassVar[str] = ""
     #: Where it comes from.
     source: ClassVar[str] = ""
     #: Its names, each with the options it stands for; the class name in kebab case by default.
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    # What a solver claims. A subclass says otherwise by an attribute of the class, or by a property where its fields
+    # decide.
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it chooses its own steps."""
+        return False
+
+    @property
+    def linear(self) -> bool:
+        """Whether the state it returns is linear in the states and model outputs it saw."""
+        return True
+
+    @property
+    def one_step(self) -> bool:
+        """Whether a step forgets the ones before it."""
+        return True
+
+    @property
+    def invariant(self) -> bool:
+        """Whether x / alpha is the same on every schedule, on the same log-SNR nodes."""
+        return False
+
+    @property
+    def starts_at_pure_noise(self) -> bool:
+        """Whether it runs from alpha = 0, where the log-SNR is -infinity."""
+        return False
+
+    @property
+    def needs_path(self) -> bool:
+        """Whether it asks for the noise of intervals that overlap, so that it wants a Brownian path."""
+        return False
+
+    @property
+    def estimates(self) -> str:
+        """How it estimates the error of its samples; empty where it does not."""
+        return ""
 
     @property
     def order(self) -> int | None:
@@ -100,7 +126,7 @@ class Solver(ABC):
 
     @property
     def weak_order(self) -> int | None:
-        """The order of the law of its output on the reverse SDE; None where it does not solve it."""
+        """The order of the distribution of its output on the reverse SDE; None where it does not solve it."""
         return None
 
     @property
@@ -112,6 +138,11 @@ class Solver(ABC):
     def exact_on(self) -> frozenset[Exact]:
         """What it is exact on, whatever the grid and eta."""
         return frozenset()
+
+    @property
+    def own_variance(self) -> float | None:
+        """The variance of the Gaussian around 0 on which it is exact (`Exact.OWN_GAUSSIAN`), where there is one."""
+        return None
 
     @property
     def nfe(self) -> int | None:
@@ -130,24 +161,21 @@ class Solver(ABC):
     @property
     def name(self) -> str:
         """The name of the variant it is, whatever its other options; else that of its class."""
-        for name, options in sorted(self.variants.items(), key=lambda item: -len(item[1])):
-            if all(getattr(self, key) == value for key, value in options.items()):
-                return name
-        return registry.kebab(type(self).__name__)
+        return registry.name_of(self)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         """Raise ValueError where this solver cannot run this problem on this grid with a state of this dtype."""
-        _check_log_snr(self, problem.schedule, grid)
+        check_log_snr(self, problem.schedule, grid)
 
     @abstractmethod
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         """Yield a `Step`, or a bare `(t, x)`, after each step."""
 
-    def stepper(self, problem: Any, legs: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
-        """A function `(n, x)` that carries a state along leg n, `(from, to)`: the steps of a one-step method apart."""
+    def stepper(self, problem: Any, segments: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
+        """A function `(n, x)` that carries a state along segment n, `(from, to)`: the steps of a one-step method."""
 
         def step(n: int, x: Any) -> Any:
-            *_, last = self.run(problem, x, Grid(legs[n]), noise)
+            *_, last = self.run(problem, x, Grid(segments[n]), noise)
             return last[1]
 
         return step
@@ -162,7 +190,41 @@ class Solver(ABC):
         return registry.from_dict(Solver, dict(data))  # type: ignore[type-abstract]
 
 
-def _check_log_snr(solver: Solver, schedule: Schedule, grid: Grid) -> None:
+@dataclass(frozen=True)
+class AdaptiveSolver(Solver):
+    """A solver that chooses its own steps, so that the error of every sample is held to a tolerance.
+
+    `rtol` and `atol`: the tolerance, relative and absolute, of what the class says: 1e-3 is a distance that no eye sees
+    in a picture. `max_evaluations`: the budget of each sample, so high by default that only a run gone astray meets it.
+    """
+
+    rtol: float = field(default=1e-3, kw_only=True)
+    atol: float = field(default=0.0, kw_only=True)
+    max_evaluations: int = field(default=10_000, kw_only=True)
+    adaptive = True
+    linear = False
+
+    @property
+    def least_evaluations(self) -> int:
+        """What a first step takes."""
+        return 1
+
+    def at(self, tolerance: float) -> Self:
+        """The same solver at another tolerance, relative and absolute."""
+        return replace(self, rtol=tolerance, atol=tolerance)
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        self.check_ends(problem, grid)
+        check_tolerance(self.rtol, self.atol, dtype)
+        check_budget(self.max_evaluations, self.least_evaluations)
+
+    def check_ends(self, problem: Problem, grid: Grid) -> None:
+        """Raise ValueError where the method is infinite at an end of the run."""
+        check_log_snr(self, problem.schedule, grid)
+
+
+def check_log_snr(solver: Solver, schedule: Schedule, grid: Grid) -> None:
+    """Raise ValueError where the log-SNR is infinite at an end of the grid, and the solver cannot bear it."""
     for t, bearable in ((grid.start, solver.starts_at_pure_noise), (grid.end, False)):
         log_snr = schedule.log_snr(t)
         if not np.isfinite(log_snr) and not (bearable and log_snr < 0):

@@ -18,7 +18,7 @@ __all__ = ["Record"]
 class Record:
     """Takes the steps of one run as they come, `(t, x)` or whole ones.
 
-    Raises ValueError for a save time that is no node of the grid.
+    Raises ValueError for a save time that is not a node of the grid.
     """
 
     def __init__(self, x: Tensor, grid: Grid, save: bool | Sequence[float]) -> None:
@@ -27,7 +27,8 @@ class Record:
         missing = wanted[~np.isin(wanted, grid.times)]
         if missing.size:
             raise ValueError(
-                f"save time {float(missing[0])!r} is no node of the grid: add it to grid=, or save=True for every node"
+                f"save time {float(missing[0])!r} is not a node of the grid: add it to grid=, or give save=True for "
+                "every node"
             )
         self._times = wanted
         self._states: dict[float, Tensor | None] = dict.fromkeys(wanted.tolist())
@@ -57,14 +58,16 @@ class Record:
     def _keep(self, t: Any, x: Tensor) -> None:
         if isinstance(t, float):
             if t in self._states:
-                self._states[t] = x.clone()  # a body of one's own may go on in place
+                self._states[t] = x.clone()  # a user-defined body may go on in place
             return
         for wanted, kept in self._states.items():
             if np.any(t == wanted):
                 here = torch.from_numpy(np.asarray(t == wanted)).to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
                 self._states[wanted] = torch.where(here, x, _unknown(x) if kept is None else kept)
 
-    def solution(self, x: Tensor, door: CountingDenoiser, bad: dict[int, Any], settings: Mapping[str, Any]) -> Solution:
+    def solution(
+        self, x: Tensor, counter: CountingDenoiser, bad: dict[int, Any], settings: Mapping[str, Any]
+    ) -> Solution:
         """The solution of the run, `x` after the terminal map."""
         step, batch = Step(*self._last), len(x)
         t = np.broadcast_to(np.asarray(step.t, dtype=np.float64), (batch,)).copy()
@@ -82,10 +85,10 @@ class Record:
             x=x,
             t=t,
             status=status,
-            evaluations=door.evaluations,
-            calls=door.calls,
-            rows=door.rows,
-            vjps=door.vjps,
+            evaluations=counter.evaluations,
+            calls=counter.calls,
+            rows=counter.rows,
+            vjps=counter.vjps,
             error=step.error,
             orders_used=np.array(self._orders) if self._orders else None,
             times=self._times,

@@ -56,6 +56,11 @@ class _RungeKutta(Solver):
         return len(self.tableau.b)
 
     @property
+    def invariant(self) -> bool:
+        # neither y = x / alpha nor s knows the schedule
+        return isinstance(self.coordinates, DDIMCoordinates)
+
+    @property
     def exact_on(self) -> frozenset[Exact]:
         # dy/ds = E: 0 along the mean, constant along the paths of a point mass
         straight = isinstance(self.coordinates, DDIMCoordinates)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,17 @@ _WAYS_OUT = {
 
 
 class SolverError(RuntimeError):
-    """Raised by `Solution.check()`: the message names sample, time and evaluation."""
+    """Raised by `Solution.check()`: the message names sample, time and evaluation.
+
+    >>> flow = ProbabilityFlow(Gaussian().denoiser(VPLinear()))
+    >>> sample(flow, (2, 2), "rk45", max_evaluations=20).check()
+    Traceback (most recent call last):
+        ...
+    scorediff.solvers.solution.SolverError: sample 0 (and 1 more of 2): budget exhausted at t = ...
+    """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """The result of a run; every array is per sample, of shape (B,), unless said otherwise.
 
@@ -32,11 +40,17 @@ class Solution:
     denoiser, counted where it is called; `calls`: batched ones, `rows`: the rows in them through all networks, `vjps`:
     batches led back through one, for a gradient. `accepted`, `rejected`: steps. `error`: an estimate of the distance to
     the true `x_end`, root mean square over entries, where the solver makes one (`settings["error"]` says how;
-    calibrated so that at most one sample in twenty is farther from the truth).
-    `orders_used` (steps,): the order of each step of a fixed grid, where the solver tells. `times` (S,) and `states`
-    (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one. `bad`: by
-    sample, time and number of the first evaluation that was not finite. `settings`: every setting that took effect, as
-    plain data.
+    calibrated so that at most one sample in twenty is farther from the truth), else None.
+
+    `orders_used` (steps,): the order of each step of a fixed grid, where the solver reports it, else None. `times` (S,)
+    and `states` (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one.
+    `bad`: by sample, time and number of the first evaluation that was not finite. `settings`: every setting that took
+    effect, as plain data.
+
+    >>> sample(ProbabilityFlow(Gaussian().denoiser(VPLinear())), (4, 2), "rk45")
+    Solution by rk45: 4 samples of shape (2,), torch.float32, all arrived
+      evaluations: ... each; ... calls
+      error, estimated: ...
     """
 
     x: Tensor
@@ -58,7 +72,7 @@ class Solution:
 
     @property
     def ok(self) -> bool:
-        """Did every sample arrive?"""
+        """Whether every sample arrived."""
         return bool(np.all(self.status == Status.SUCCESS))
 
     def check(self) -> "Solution":
@@ -75,8 +89,45 @@ class Solution:
             t, number = self.bad[i] or (0.0, 0)
             where = f"first at t = {t:.6g}, evaluation {number}"
         others = f" (and {failed.size - 1} more of {self.status.size})" if failed.size > 1 else ""
-        words = status.name.lower().replace("_", " ")
-        raise SolverError(f"sample {i}{others}: {words} {where}: {_WAYS_OUT[status]}")
+        raise SolverError(f"sample {i}{others}: {_words(status)} {where}: {_WAYS_OUT[status]}")
+
+    def __repr__(self) -> str:
+        seen = self._overview()
+        return (
+            f"Solution by {seen['solver']}: {seen['samples']}, {seen['status']}\n"
+            f"  evaluations: {seen['evaluations']}\n"
+            f"  error, estimated: {seen['error']}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The same as a small table, for notebooks."""
+        rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in self._overview().items())
+        return f"<table>{rows}</table>"
+
+    def _overview(self) -> dict[str, str]:
+        """What is to be known at a glance."""
+        batch, *shape = self.x.shape
+        statuses = [Status(value) for value in np.unique(self.status)]
+        counts = {_words(status): int(np.sum(self.status == status)) for status in statuses}
+        return {
+            "solver": self.settings["solver_name"],
+            "samples": f"{batch} sample{'s' * (batch != 1)} of shape {tuple(shape)}, {self.x.dtype}",
+            "status": "all arrived" if self.ok else ", ".join(f"{count} {words}" for words, count in counts.items()),
+            "evaluations": f"{_range(self.evaluations, 6)}; {self.calls} call{'s' * (self.calls != 1)}",
+            "error": "none" if self.error is None else _range(self.error, 2),
+        }
+
+
+def _words(status: Status) -> str:
+    return status.name.lower().replace("_", " ")
+
+
+def _range(values: np.ndarray, digits: int) -> str:
+    """The least, the largest and the median of an array, `3 to 7, median 4`; or what they all are."""
+    if not values.size:
+        return "none"
+    least, median, most = (f"{float(f(values)):.{digits}g}" for f in (np.min, np.median, np.max))
+    return f"{least} each" if least == most else f"{least} to {most}, median {median}"
 
 
 def merged(parts: Sequence[Solution]) -> Solution:

@@ -12,11 +12,11 @@ __all__ = ["Denoise", "HalfStep", "Terminal"]
 
 @dataclass(frozen=True)
 class Terminal(ABC):
-    """A map from the state at `t_end` to a sample of the data, one evaluation."""
+    """A map from the state at `t_end` to a sample of the data: one evaluation, counted and recorded."""
 
     @abstractmethod
     def __call__(self, problem: Problem, t: float, x: Any) -> Any:
-        """The sample, of the shape of `x`."""
+        """The sample, of the shape (B, ...) of `x`, the state at time `t`."""
 
 
 @dataclass(frozen=True)

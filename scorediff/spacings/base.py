@@ -1,7 +1,9 @@
 """What a spacing is: the rule that makes a grid."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,14 +16,21 @@ __all__ = ["Spacing", "finite_ends", "uniform_in"]
 
 @dataclass(frozen=True)
 class Spacing(ABC):
-    """A rule that makes a grid of `steps` steps from `t_start` to `t_end`, which are hit exactly.
+    """A rule that makes a grid of `steps` steps from `t_start` to `t_end`, which are hit exactly; both default to the
+    schedule's.
 
-    Raises ValueError for a step count below 1, an end outside the schedule's domain, or an end that the rule cannot
-    reach.
+    By name: `spacing="karras"`, `spacing="karras:rho=5"`. A spacing that has the name of coordinates (`time`,
+    `log-snr`, `angle`, `ddim`) is even in them.
+
+    Raises TypeError for a step count that is not a whole number, ValueError for one below 1, an end outside the
+    schedule's domain, or an end that the rule cannot reach.
 
     >>> UniformTime()(VPLinear(), 4, t_start=1.0, t_end=0.2).times
     array([1. , 0.8, 0.6, 0.4, 0.2])
     """
+
+    #: Its names, each with the options it stands for; the class name in kebab case by default.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __call__(
         self, schedule: Schedule, steps: int, *, t_start: float | None = None, t_end: float | None = None
@@ -48,11 +57,14 @@ class Spacing(ABC):
 
     @abstractmethod
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
-        """The `steps + 1` times; the first and last are set to the ends exactly by the caller."""
+        """The times, of shape (steps + 1,); the first and last are set to the ends exactly by the caller."""
 
 
 def uniform_in(coordinates: Coordinates, schedule: Schedule, t_start: float, t_end: float, u: np.ndarray) -> np.ndarray:
-    """Times at the fractions `u` of the way in `s^(1 / rho)`, s the clock of `coordinates`."""
+    """Times at the fractions `u` of the way in `s^(1 / rho)`, s the integration variable of `coordinates`.
+
+    Raises ValueError where it is infinite at an end.
+    """
     first, last = finite_ends(coordinates.clock(schedule, t_start), coordinates.clock(schedule, t_end), t_start, t_end)
     if coordinates.rho == 1.0:
         return np.asarray(coordinates.time(schedule, first * (1 - u) + last * u))
@@ -61,6 +73,7 @@ def uniform_in(coordinates: Coordinates, schedule: Schedule, t_start: float, t_e
 
 
 def finite_ends(first: float, last: float, t_start: float, t_end: float) -> tuple[float, float]:
+    """What a spacing is even in, at both ends of a run. Raises ValueError where it is infinite."""
     if not (np.isfinite(first) and np.isfinite(last)):
         bad = t_start if not np.isfinite(first) else t_end
         raise ValueError(

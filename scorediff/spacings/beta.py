@@ -13,7 +13,10 @@ __all__ = ["Beta"]
 
 @dataclass(frozen=True)
 class Beta(Spacing):
-    """Quantiles of the Beta(a, b) law in time, denser at both ends for a, b < 1 (arXiv:2407.12173)."""
+    """Quantiles of the Beta(`a`, `b`) distribution in time, denser at both ends for a, b < 1 (arXiv:2407.12173).
+
+    A smaller `a` puts more nodes near t_start, a smaller `b` near t_end; 0.6 for both is the paper's choice.
+    """
 
     a: float = 0.6
     b: float = 0.6

@@ -13,8 +13,9 @@ __all__ = ["Exponential"]
 
 @dataclass(frozen=True)
 class Exponential(Spacing):
-    """`log(sigma / alpha)` falls like `1 - u^rho`, u uniform: rho = 1 is uniform in the log-SNR, rho > 1 is denser near
-    the noise.
+    """`log(sigma / alpha)` falls like `1 - u^rho`, u uniform.
+
+    `rho` above 1 is denser near the noise, below 1 near the data; the default, 1, is `UniformLogSNR`.
     """
 
     rho: float = 1.0

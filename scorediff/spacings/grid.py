@@ -10,8 +10,9 @@ __all__ = ["Grid"]
 
 
 class Grid:
-    """An immutable, strictly monotone float64 array of times, of shape (steps + 1,); falling times sample, rising
-    encode.
+    """An immutable, strictly monotone float64 array `times` of shape (steps + 1,); falling times sample, rising encode.
+
+    `steps` is how many steps it has, `start` and `end` are its first and last time.
 
     Raises ValueError for fewer than two times, a time that is not finite, a repeat or a turn.
 
@@ -62,21 +63,23 @@ class Grid:
 
     @property
     def steps(self) -> int:
+        """The number of steps, one less than that of times."""
         return self.times.size - 1
 
     @property
     def start(self) -> float:
+        """The first time."""
         return float(self.times[0])
 
     @property
     def end(self) -> float:
+        """The last time."""
         return float(self.times[-1])
 
     def pairs(self) -> Iterator[tuple[float, float]]:
         """The steps `(from, to)` as floats."""
-        times = self.times.tolist()
-        return pairwise(times)
+        return pairwise(self.times.tolist())
 
     def reversed(self) -> "Grid":
-        """The same times in the other direction."""
+        """The grid of the same times in the other direction."""
         return Grid(self.times[::-1])

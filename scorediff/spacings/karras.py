@@ -1,4 +1,4 @@
-"""EDM's spacing."""
+"""The spacing of EDM."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,10 @@ __all__ = ["Karras"]
 
 @dataclass(frozen=True)
 class Karras(Spacing):
-    """Uniform in `(sigma / alpha)^(1 / rho)` (arXiv:2206.00364)."""
+    """Uniform in `(sigma / alpha)^(1 / rho)` (EDM, arXiv:2206.00364, equation 5).
+
+    A larger `rho` is denser near the data; 7 is the paper's choice. In the limit it is `UniformLogSNR`.
+    """
 
     rho: float = 7.0
 

@@ -12,7 +12,7 @@ __all__ = ["Quadratic"]
 
 @dataclass(frozen=True)
 class Quadratic(Spacing):
-    """Uniform in sqrt(t), denser near the data (arXiv:2010.02502)."""
+    """Uniform in `sqrt(t)`, denser near the data (DDIM's quadratic steps in continuous time, arXiv:2010.02502)."""
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         u = np.linspace(0, 1, steps + 1)

@@ -14,7 +14,9 @@ __all__ = ["Subsequence"]
 class Subsequence(Spacing):
     """Whole steps of a model with `n` discrete steps, `t_i = t_max (i + 1) / n`: rows of the table, each at most once.
 
-    Rows are uniform in `i^(1 / power)`: power 1 is DDIM's uniform and 2 its quadratic subsequence (arXiv:2010.02502).
+    `n` is the length of the table, DDPM's 1000 by default. Rows are uniform in `i^(1 / power)`: `power` 1, the default,
+    is DDIM's uniform and 2 its quadratic subsequence (arXiv:2010.02502, appendix D.2).
+
     Raises ValueError for more steps than there are rows between the ends.
     """
 

@@ -12,7 +12,11 @@ __all__ = ["Times"]
 
 @dataclass(frozen=True)
 class Times(Spacing):
-    """Your own times, between the ends; without any, only the ends."""
+    """Given times: `inner`, the falling times between the ends, a tuple of `steps - 1` floats; by default none, for one
+    step from end to end.
+
+    Raises ValueError for another number of steps.
+    """
 
     inner: tuple[float, ...] = ()
 

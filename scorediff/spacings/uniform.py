@@ -1,10 +1,12 @@
-"""Even steps of something: time, log-SNR, angle, the time of rectified flow."""
+"""Even steps of something: time, log-SNR, angle, any coordinates, the time of rectified flow."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.coordinates import Angle, Coordinates, LogSNR, Time
+from scorediff.coordinates import Angle, Coordinates, DDIMCoordinates, LogSNR, Time
 from scorediff.schedules import Schedule
 from scorediff.spacings.base import Spacing, uniform_in
 
@@ -12,18 +14,10 @@ __all__ = ["FlowTime", "UniformAngle", "UniformIn", "UniformLogSNR", "UniformTim
 
 
 @dataclass(frozen=True)
-class UniformIn(Spacing):
-    """Uniform in the clock of any coordinates (in its root of their degree `rho`)."""
-
-    coordinates: Coordinates = field(default_factory=Time)
-
-    def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
-        return uniform_in(self.coordinates, schedule, t_start, t_end, np.linspace(0, 1, steps + 1))
-
-
-@dataclass(frozen=True)
 class UniformTime(Spacing):
     """Uniform in t."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"time": {}}
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         return uniform_in(Time(), schedule, t_start, t_end, np.linspace(0, 1, steps + 1))
@@ -31,7 +25,9 @@ class UniformTime(Spacing):
 
 @dataclass(frozen=True)
 class UniformLogSNR(Spacing):
-    """Uniform in the log-SNR (arXiv:2206.00927)."""
+    """Uniform in the log-SNR, `log(alpha / sigma)` (DPM-Solver, arXiv:2206.00927)."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"log-snr": {}}
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         return uniform_in(LogSNR(), schedule, t_start, t_end, np.linspace(0, 1, steps + 1))
@@ -39,17 +35,37 @@ class UniformLogSNR(Spacing):
 
 @dataclass(frozen=True)
 class UniformAngle(Spacing):
-    """Uniform in `atan(sigma / (alpha c))`, `c` the data's scale; reaches alpha = 0 and sigma = 0."""
+    """Uniform in `atan(sigma / (alpha data_std))`; reaches alpha = 0 and sigma = 0.
+
+    `data_std` is the standard deviation of the data, in their unit: half of the angle is spent on noise levels above
+    it. 1 is that of data scaled to unit variance.
+    """
 
     data_std: float = 1.0
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"angle": {}}
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         return uniform_in(Angle(self.data_std), schedule, t_start, t_end, np.linspace(0, 1, steps + 1))
 
 
 @dataclass(frozen=True)
+class UniformIn(Spacing):
+    """Uniform in the variable of any `coordinates`, in its root of their degree `rho`: the default of black-box solvers
+    in their own coordinates.
+
+    By default these are DDIM's, `(sigma / alpha)^(1 / 7)`, since the others have spacings of their own.
+    """
+
+    coordinates: Coordinates = field(default_factory=DDIMCoordinates)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddim": {}}
+
+    def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
+        return uniform_in(self.coordinates, schedule, t_start, t_end, np.linspace(0, 1, steps + 1))
+
+
+@dataclass(frozen=True)
 class FlowTime(Spacing):
-    """Uniform in `s / (1 + s)`, `s = sigma / alpha`: the time of rectified flow."""
+    """Uniform in `s / (1 + s)`, `s = sigma / alpha`: the time of rectified flow (arXiv:2209.03003), on any schedule."""
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         # s / (1 + s) = 1 / (1 + e^lambda)

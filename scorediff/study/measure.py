@@ -93,7 +93,7 @@ def reference(
     The second route is RK45 in other coordinates (another data scale in the angle) at ten times the tolerance. With a
     network of less than float64 the tolerance is what its rounding allows. Raises SolverError where a route fails.
     """
-    own = getattr(flow.denoiser, "dtype", None)
+    own = flow.denoiser.dtype
     least = max(tolerance, 0.0 if own in (None, torch.float64) else 100 * torch.finfo(own).eps)
     routes = (RK45(rtol=least, atol=least), RK45(rtol=10 * least, atol=10 * least, coordinates=Angle(data_std=0.5)))
     ends = [

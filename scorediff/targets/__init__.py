@@ -1,4 +1,4 @@
-"""Denoisers with a known truth: Gaussian, Gaussian mixture, and a data set's own law."""
+"""Denoisers with a known truth: Gaussian, Gaussian mixture, and the distribution of a data set."""
 
 from scorediff.targets.empirical import Empirical
 from scorediff.targets.mixture import GaussianMixture

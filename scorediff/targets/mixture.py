@@ -63,7 +63,9 @@ class GaussianMixture(Target):
     """`sum_k weights[k] N(means[k], covariances[k])`.
 
     `weights` of shape (K,), positive, of sum 1; `means` of shape (K, ...); `covariances` of shape () or (K,)
-    (isotropic), of the shape of `means` (diagonal), of shape (K, D, D) for D entries (full), or a `Spectrum`.
+    (isotropic), of the shape of `means` (diagonal), of shape (K, D, D) for D entries (full), or a `Spectrum`, kept as
+    `spectrum`. The default has three modes in two dimensions, apart from one another and of different sizes.
+
     Raises ValueError for another shape, for numbers that are not finite, for weights that are not positive or do not
     sum to 1, and for an asymmetric or negative covariance.
     """
@@ -119,12 +121,12 @@ class GaussianMixture(Target):
         choice, normals = np.random.default_rng(seed).spawn(2)
         picked = np.searchsorted(self.weights.cumsum(0).numpy()[:-1], choice.random(n), side="right")
         means, values = self.means.reshape(len(self.means), -1)[picked], self.spectrum.values[picked]
-        spread = torch.from_numpy(normals.standard_normal(means.shape)) * values.sqrt()
+        scaled = torch.from_numpy(normals.standard_normal(means.shape)) * values.sqrt()
         if self.spectrum.basis is None:
-            return means + spread
-        turned = torch.empty_like(spread)
+            return means + scaled
+        turned = torch.empty_like(scaled)
         for k in np.unique(picked):
-            turned[picked == k] = spread[picked == k] @ self.spectrum.basis[k].T
+            turned[picked == k] = scaled[picked == k] @ self.spectrum.basis[k].T
         return means + turned
 
     def _log_density(self, rows: Tensor) -> Tensor:

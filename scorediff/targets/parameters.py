@@ -11,7 +11,7 @@ from scorediff._core.arrays import ArrayLike, no_less, parameter
 
 __all__ = ["Spectrum"]
 
-# Asymmetry and negative eigenvalues up to this share of the largest entry are rounding of a float32 estimate.
+# Asymmetry and negative eigenvalues up to this fraction of the largest entry are rounding of a float32 estimate.
 _ROUNDING = 1e-6
 
 
@@ -21,7 +21,8 @@ class Spectrum:
     """A covariance by its eigenvalues and eigenvectors: `V diag(values) V^T`, V = `basis`.
 
     `values` of shape (..., D), or (..., 1) where all are equal; `basis` of shape (..., D, D) with orthonormal columns,
-    or None for the identity. Leading dimensions are components of a mixture.
+    or None, the default, for the identity. Leading dimensions are components of a mixture. By default one variance of
+    1.
     """
 
     values: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
@@ -55,7 +56,7 @@ class Spectrum:
         )
 
     def check_fits(self, name: str, batch: tuple[int, ...], event: tuple[int, ...]) -> None:
-        """Raises ValueError where these are not the eigenvalues of laws of that shape."""
+        """Raises ValueError where these are not the eigenvalues of distributions of that shape."""
         if self.values.shape not in ((*batch, 1), (*batch, prod(event))):
             raise ValueError(
                 f"{name} has eigenvalues of shape {tuple(self.values.shape)}; it wants {(*batch, prod(event))}, "
@@ -63,7 +64,7 @@ class Spectrum:
             )
 
     def at(self, alpha_t: float, sigma_t: float) -> "Spectrum":
-        """The spectrum of the noised law, `alpha^2 C + sigma^2 I`."""
+        """The spectrum of the noised distribution, `alpha^2 C + sigma^2 I`."""
         return Spectrum(alpha_t * alpha_t * self.values + sigma_t * sigma_t, self.basis)
 
     def parts(self) -> tuple[Tensor, ...]:

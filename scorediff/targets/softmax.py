@@ -38,8 +38,8 @@ def softmax_average(terms: Iterable[tuple[Tensor, Callable[[Tensor], Tensor]]]) 
         if top is None or mass is None or total is None:
             top, mass, total = new_top, added, summed
         else:
-            decay = (top - new_top).exp()
-            top, mass, total = new_top, mass * decay + added, total * decay + summed
+            factor = (top - new_top).exp()
+            top, mass, total = new_top, mass * factor + added, total * factor + summed
     if mass is None or total is None:
         raise ValueError("an average over no components")
     return total / mass

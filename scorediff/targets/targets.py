@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from scorediff._core.arrays import ArrayLike, Placed, parameter
+from scorediff._core.conditions import Conditions
 from scorediff._core.states import per_sample
+from scorediff.denoiser import DenoiserBase, PairOutput
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.targets.parameters import Spectrum
 
@@ -19,7 +21,7 @@ __all__ = ["ExactDenoiser", "Gaussian", "Target", "positive_square"]
 
 
 class Target(ABC):
-    """A law of the data whose every noised marginal is known: denoiser, density and samples in closed form."""
+    """A distribution of the data whose every noised marginal is known: denoiser, density and samples in closed form."""
 
     @property
     @abstractmethod
@@ -28,7 +30,7 @@ class Target(ABC):
 
     @abstractmethod
     def at(self, schedule: Schedule, t: float) -> "Target":
-        """The exact law of `x_t = alpha x0 + sigma eps` at the time `t`, a target of the same kind."""
+        """The exact distribution of `x_t = alpha x0 + sigma eps` at the time `t`, a target of the same kind."""
 
     @abstractmethod
     def posterior(self, alpha_t: Any, sigma_t: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,7 @@ class Target(ABC):
         """The log-density at `rows` of shape (B, D), of shape (B,)."""
 
     def denoiser(self, schedule: Schedule) -> "ExactDenoiser":
-        """The denoiser of this law noised on `schedule`."""
+        """The denoiser of this distribution noised on `schedule`."""
         return ExactDenoiser(self, schedule)
 
     def sample(self, n: int, seed: int = 0, *, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -61,14 +63,15 @@ class Target(ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """The log-density at t = 0 of `x` of shape (B, ...), of shape (B,).
 
-        Raises ValueError where the law has no density: a variance or a bandwidth of 0.
+        Raises ValueError where there is no density: a variance or a bandwidth of 0.
         """
         return self._log_density(self.flatten(x)).to(x.dtype)
 
     def flatten(self, x: Tensor) -> Tensor:
         """`x` of shape (B, ...) as (B, D), in float32 at least.
 
-        Raises TypeError where it is no tensor of floats, ValueError where its shape is not that of a batch of samples.
+        Raises TypeError where it is not a tensor of floats, ValueError where its shape is not that of a batch of
+        samples.
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise TypeError(f"x wants a tensor of floats, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
@@ -80,24 +83,26 @@ class Target(ABC):
 
 @final
 @dataclass(frozen=True, eq=False)
-class ExactDenoiser:
-    """The minimum mean square error denoiser of a target: `(t, x) -> (E[x0 | x_t], E[eps | x_t])`."""
+class ExactDenoiser(DenoiserBase):
+    """The minimum mean square error denoiser of a target: `(t, x) -> (E[x0 | x_t], E[eps | x_t])`.
+
+    `target` is the distribution of the data, by default a Gaussian in two dimensions; `schedule` is the one on which it
+    is noised, by default VP's. Data and noise are in the dtype of `x`, of shape (B, ...).
+
+    Raises TypeError for conditions (a target has none), ValueError where `t` or `x` has another shape.
+    """
 
     target: Target = field(default_factory=lambda: Gaussian())
     schedule: Schedule = field(default_factory=VPLinear)
 
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
-        """Data and noise at `x` of shape (B, ...), in its dtype; `t` a float or a float64 array of shape (B,).
-
-        Raises TypeError for conditions (a known law has none), ValueError where `t` or `x` has another shape.
-        """
+    def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> PairOutput:
         if cond:
             raise TypeError(f"an exact target takes no conditions, got {sorted(cond)}")
         rows = self.target.flatten(x)
         if np.ndim(t) and np.shape(t) != (len(x),):
             raise ValueError(f"t has shape {np.shape(t)}; it wants a float or one time per sample, {(len(x),)}")
         data, noise = self.target.posterior(self.schedule.alpha(t), self.schedule.sigma(t), rows)
-        return data.to(x.dtype).reshape(x.shape), noise.to(x.dtype).reshape(x.shape)
+        return PairOutput(x, data.to(x.dtype).reshape(x.shape), noise.to(x.dtype).reshape(x.shape))
 
 
 def positive_square(sigma_t: Any, dtype: torch.dtype) -> Any:
@@ -110,7 +115,9 @@ class Gaussian(Target):
     """N(mean, covariance).
 
     `mean` has the shape of one sample; `covariance` is a float (isotropic), of the same shape (diagonal), of shape
-    (D, D) for D entries (full), or a `Spectrum`. Variances of 0 are allowed.
+    (D, D) for D entries (full), or a `Spectrum`, kept as `spectrum`. Variances of 0 are allowed. The default is one of
+    two dimensions, off the origin and off the axes, so that nothing holds of it by chance.
+
     Raises ValueError for another shape, for numbers that are not finite, and for an asymmetric or negative covariance.
     """
 
@@ -178,8 +185,8 @@ class Gaussian(Target):
 
     def _draw(self, n: int, seed: int) -> Tensor:
         normal = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, self.mean.numel())))
-        spread = normal * self.spectrum.values.sqrt()
-        return self.mean.flatten() + (spread if self.spectrum.basis is None else spread @ self.spectrum.basis.T)
+        scaled = normal * self.spectrum.values.sqrt()
+        return self.mean.flatten() + (scaled if self.spectrum.basis is None else scaled @ self.spectrum.basis.T)
 
     def _log_density(self, rows: Tensor) -> Tensor:
         if not bool((self.spectrum.values > 0).all()):

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from torch import Tensor
 
+from scorediff._core.conditions import Conditions
 from scorediff._core.files import write_whole
 from scorediff._core.states import per_sample
+from scorediff.denoiser import DenoiserBase, PairOutput
 from scorediff.predictions import DataPrediction, Prediction
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
@@ -84,7 +86,8 @@ class Coefficients:
         return aligned(["state", *names], rows)
 
 
-class Outputs:
+@final
+class Outputs(DenoiserBase):
     """A stand-in denoiser whose k-th output is the k-th unit vector, and nothing else is known of it."""
 
     def __init__(self, schedule: Schedule, prediction: Prediction, weights: Weights, rows: int) -> None:
@@ -92,12 +95,13 @@ class Outputs:
         self.times: list[float] = []
         self.states: list[Tensor] = []
 
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> Sequence[Tensor]:
+    def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> PairOutput:
         output = self._weights.column(2 + len(self.times), self._rows, x.shape[1])
         self.times.append(float(t))
         self.states.append(x.clone())
         pairs = self._prediction.solve(self.schedule, t)
-        return tuple(x * per_sample(p, x) + output * per_sample(q, x) for p, q in pairs)
+        data, noise = (x * per_sample(p, x) + output * per_sample(q, x) for p, q in pairs)
+        return PairOutput(x, data, noise)
 
 
 def coefficients(

@@ -43,4 +43,6 @@ def exactness(
         Exact.MEAN: found(Gaussian(_MEANS, _VARIANCES), schedule).bias,
         Exact.UNIT_VARIANCE: found(Gaussian(_MEANS, 1.0), VPLinear()).wasserstein,
     }
+    if solver.own_variance is not None:
+        errors[Exact.OWN_GAUSSIAN] = found(Gaussian((0.0,), solver.own_variance), schedule).wasserstein
     return frozenset(claim for claim, error in errors.items() if error < _ROUNDING)

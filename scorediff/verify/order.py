@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from scorediff.denoiser import DenoiserBase
+from scorediff.denoiser import DenoiserBase, as_denoiser
 from scorediff.guidance import warn_of_kinks
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
@@ -84,7 +84,7 @@ def order(
     if target is None and schedule is None and rule is None and not solver.adaptive:
         problems.append((GAUSSIAN, SCHEDULES[0], uneven(wanted)))
     if guidance is not None:
-        guided = guidance(targets[0].denoiser(schedules[0]))
+        guided = as_denoiser(guidance(targets[0].denoiser(schedules[0])), "verify.order")
         warn_of_kinks(guided, *_span(problems[0][2], schedules[0], t_start, t_end))
     measurements = [
         measured(Ladder(solver, one, each, eta, nodes, _span(nodes, each, t_start, t_end), seed, guidance), ladder)

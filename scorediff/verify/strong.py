@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, final
 
-import torch
 from torch import Tensor
 
-from scorediff.denoiser import DenoiserBase
+from scorediff._core.conditions import Conditions
+from scorediff.denoiser import DenoiserBase, PairOutput
 from scorediff.noise import BrownianPath
 from scorediff.problems import ReverseSDE
 from scorediff.schedules import Schedule
@@ -115,17 +115,13 @@ class _Coupled:
         return solution.check().x, float(solution.calls)
 
 
-@dataclass(frozen=True)
-class _Side:
+@final
+class _Side(DenoiserBase):
     """A denoiser on samples that lie side by side in one row."""
 
-    denoiser: DenoiserBase
-    event_shape: tuple[int, ...]
+    def __init__(self, denoiser: DenoiserBase, event_shape: tuple[int, ...]) -> None:
+        self.denoiser, self.schedule, self.event_shape = denoiser, denoiser.schedule, event_shape
 
-    @property
-    def schedule(self) -> Schedule:
-        return self.denoiser.schedule
-
-    def __call__(self, t: Any, x: torch.Tensor, **cond: Any) -> tuple[Tensor, ...]:
-        parts = self.denoiser(t, x.reshape(-1, *self.event_shape))
-        return tuple(part.reshape(x.shape) for part in parts)
+    def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> PairOutput:
+        data, noise = (part.reshape(x.shape) for part in self.denoiser(t, x.reshape(-1, *self.event_shape)))
+        return PairOutput(x, data, noise)

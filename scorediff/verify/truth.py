@@ -1,15 +1,15 @@
 """The true trajectories that an order is measured against."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
+from scorediff._core.conditions import Conditions
 from scorediff.backends import SciPy
 from scorediff.coordinates import Angle, LogSNR
-from scorediff.denoiser import DenoiserBase
+from scorediff.denoiser import DenoiserBase, PairOutput
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
 from scorediff.solvers import RK45, solve
@@ -74,16 +74,13 @@ def _truth(
     return by_angle, float((by_angle - by_log_snr).square().mean().sqrt())
 
 
-@dataclass(frozen=True, eq=False)
-class _AsOne:
+@final
+class _AsOne(DenoiserBase):
     """Samples as one sample: SciPy then takes them through its steps together, not one after another."""
 
-    denoiser: DenoiserBase
+    def __init__(self, denoiser: DenoiserBase) -> None:
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
 
-    @property
-    def schedule(self) -> Schedule:
-        return self.denoiser.schedule
-
-    def __call__(self, t: Any, x: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
-        data, noise = self.denoiser(t, x[0], **cond)
-        return data[None], noise[None]
+    def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> PairOutput:
+        data, noise = self.denoiser.evaluate(t, x[0], cond)
+        return PairOutput(x, data[None], noise[None])

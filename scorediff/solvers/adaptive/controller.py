@@ -1,90 +1,115 @@
-"""How long the next step may be, from the error of the last one: one controller for every adaptive solver."""
+"""How long the next step may be, from the errors of the last ones."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 #: An error below this, in units of the tolerance, is as good as this.
 TINY = 1e-10
 
-__all__ = ["TINY", "Controller", "check_budget", "check_tolerance"]
-
-
-def check_tolerance(solver: Any, dtype: torch.dtype) -> None:
-    """Raise ValueError for tolerances that are negative or under what a state of `dtype` can hold, TypeError for what
-    is no controller.
-    """
-    controller = getattr(solver, "controller", None)
-    if controller is not None and not isinstance(controller, Controller):
-        raise TypeError(f"controller = {controller!r} of {type(solver).__name__}: give a Controller()")
-    least = 10 * torch.finfo(dtype).eps
-    for name in ("rtol", "atol"):
-        value = getattr(solver, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
-            raise ValueError(f"{name} = {value!r}: tolerances must be finite numbers and not negative")
-    if not solver.rtol + solver.atol:
-        raise ValueError("rtol = atol = 0: no step is that good, allow some error")
-    if max(solver.rtol, solver.atol) < least:
-        raise ValueError(
-            f"rtol = {solver.rtol:.3g}, atol = {solver.atol:.3g} are under what {dtype} can hold ({least:.2g}): "
-            "loosen one, or use float64"
-        )
-
-
-def check_budget(solver: Any, first: int) -> None:
-    """Raise ValueError for a budget that is no whole number, or too small for the `first` step."""
-    budget = solver.max_evaluations
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < first:
-        raise ValueError(f"max_evaluations = {budget!r}: a whole number from {first} on, which the first step takes")
+__all__ = ["TINY", "Controller", "IController", "PIController", "PIDController"]
 
 
 @dataclass(frozen=True)
-class Controller:
-    """`h_1 = h_0 safety e_0^(-integral / q) (e_-1 / e_0)^(proportional / q)`, q the order of the local error.
+class Controller(ABC):
+    """Errors e_0 (of the step just tried), e_1, e_2 (of those accepted before) are in units of the tolerance, q is the
+    order of the local error.
 
-    Errors `e` are in units of the tolerance. The plain rule has integral = 1, proportional = 0; a smoother one (PI) 0.3
-    and 0.4 (Gustafsson 1991). No step is longer than `grow` or shorter than `shrink` times the last one; the one after
-    a rejection is not longer; while a run has made fewer than `young` steps, `grow_young` bounds it.
+    `safety`: what every step is shortened by, lest it fail by a hair. `shrink`, `grow`: no step is shorter or longer
+    than so many times the last one (0.2 and 5 are Hairer's); the one after a rejection is not longer. While a run has
+    made fewer than `first_steps` steps, of which the first was a guess, `grow_first` bounds it instead.
+
     Raises ValueError for limits that leave no room.
     """
 
     safety: float = 0.9
     shrink: float = 0.2
     grow: float = 5.0
-    integral: float = 1.0
-    proportional: float = 0.0
-    young: int = 2
-    grow_young: float = 10.0
+    first_steps: int = 2
+    grow_first: float = 10.0
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (
             ("safety", 0, 1),
             ("shrink", 0, 1),
             ("grow", 1, np.inf),
-            ("grow_young", 1, np.inf),
-            ("integral", 0, 10),
+            ("grow_first", 1, np.inf),
         ):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and lowest < value <= highest):
-                raise ValueError(f"{name} = {value!r} of the controller: it lies in ({lowest}, {highest}]")
-        if not isinstance(self.young, int):
-            raise ValueError(f"young = {self.young!r} of the controller: a number of steps")
-        if not (isinstance(self.proportional, (int, float)) and 0 <= self.proportional < np.inf):
-            raise ValueError(f"proportional = {self.proportional!r} of the controller: 0 or more")
+            self._check_within(name, lowest, highest)
+        if not isinstance(self.first_steps, int):
+            raise ValueError(f"first_steps = {self.first_steps!r} of the controller: a number of steps")
 
-    def promise(self, error: np.ndarray, order: Any, before: np.ndarray) -> np.ndarray:
+    def _check_within(self, name: str, lowest: float, highest: float) -> None:
+        value = getattr(self, name)
+        if not (isinstance(value, (int, float)) and lowest < value <= highest):
+            raise ValueError(f"{name} = {value!r} of the controller: it lies in ({lowest}, {highest}]")
+
+    @abstractmethod
+    def rule(self, e_0: np.ndarray, e_1: np.ndarray, e_2: np.ndarray, q: Any) -> np.ndarray:
+        """The factor by which the step may change, limits and safety apart."""
+
+    def step_factor(self, error: np.ndarray, order: Any, before: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """The factor by which the step may change where the local error is of `order`, limits apart."""
-        error = np.maximum(error, TINY)
         with np.errstate(invalid="ignore"):
-            found = self.safety * error ** (-self.integral / order)
-            if self.proportional:
-                found = found * (before / error) ** (self.proportional / order)
-        return np.asarray(found)
+            return np.asarray(self.safety * self.rule(np.maximum(error, TINY), *before, order))
 
     def within(self, factor: np.ndarray, passed: np.ndarray, after: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """That factor within the limits, for steps that `passed`, came `after` a rejection, or are among the first."""
-        most = np.where(steps < self.young, max(self.grow, self.grow_young), self.grow)
+        most = np.where(steps < self.first_steps, max(self.grow, self.grow_first), self.grow)
         most = np.where(passed & ~after, most, np.where(passed, 1.0, self.safety))
         return np.asarray(np.clip(np.nan_to_num(factor, nan=self.shrink), self.shrink, most))
+
+
+@dataclass(frozen=True)
+class IController(Controller):
+    """`e_0^(-1/q)`: the plain rule, by which the next error would be the tolerance if the step alone decided it."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"i": {}}
+
+    def rule(self, e_0: np.ndarray, e_1: np.ndarray, e_2: np.ndarray, q: Any) -> np.ndarray:
+        return e_0 ** (-1.0 / q)
+
+
+@dataclass(frozen=True)
+class PIController(Controller):
+    """`e_0^(-integral/q) (e_1/e_0)^(proportional/q)`: smoother where the stiffness limits the step (Gustafsson 1991).
+
+    `integral`, `proportional`: 0.3 and 0.4, his.
+    """
+
+    integral: float = 0.3
+    proportional: float = 0.4
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pi": {}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_within("integral", 0, 10)
+        self._check_within("proportional", 0, 10)
+
+    def rule(self, e_0: np.ndarray, e_1: np.ndarray, e_2: np.ndarray, q: Any) -> np.ndarray:
+        return e_0 ** (-self.integral / q) * (e_1 / e_0) ** (self.proportional / q)
+
+
+@dataclass(frozen=True)
+class PIDController(Controller):
+    """`e_0^(-integral/q) (e_1/e_0)^(proportional/q) (e_1^2/(e_0 e_2))^(derivative/q)` (Soderlind 2003).
+
+    `integral`, `proportional`: those of `PIController`; `derivative`: a little, which damps what still swings.
+    """
+
+    integral: float = 0.3
+    proportional: float = 0.4
+    derivative: float = 0.05
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pid": {}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("integral", "proportional", "derivative"):
+            self._check_within(name, 0, 10)
+
+    def rule(self, e_0: np.ndarray, e_1: np.ndarray, e_2: np.ndarray, q: Any) -> np.ndarray:
+        found = e_0 ** (-self.integral / q) * (e_1 / e_0) ** (self.proportional / q)
+        return found * (e_1**2 / (e_0 * e_2)) ** (self.derivative / q)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from scorediff._core.states import Workspace
+from scorediff.coordinates import RatioVariable
 from scorediff.linear_parts import LinearPart
-from scorediff.solvers.adaptive.stepping import put, restore, take
+from scorediff.solvers.adaptive.rows import put, restore, take
 
 __all__ = ["Differences", "Integrals", "column", "columns"]
 
 _GAUSS = np.polynomial.legendre.leggauss(12)
-_NOWHERE = -1.0  # a node that is none: no clock reads it, so that no distance to it is 0
+_NOWHERE = -1e3  # a node that is not one: no variable is ever there, so that no distance to it is 0
 
 
 def columns(values: np.ndarray, like: Tensor) -> tuple[Tensor, ...]:
@@ -38,21 +39,29 @@ class Integrals:
     products: np.ndarray
 
     @classmethod
-    def over(cls, part: LinearPart, start: np.ndarray, stop: np.ndarray, nodes: np.ndarray) -> "Integrals":
-        """`INT (d(x / R_v) / ds) prod_m<i (tau - node_m) ds` for i from 0 to k, nodes of shape (A, k), newest first.
+    def over(
+        cls,
+        part: LinearPart,
+        variable: RatioVariable,
+        data_std: float,
+        start: np.ndarray,
+        stop: np.ndarray,
+        nodes: np.ndarray,
+    ) -> "Integrals":
+        """`INT (d(x / R) / ds) prod_m<i (tau - node_m) ds` for i from 0 to k, nodes of shape (A, k), newest first.
 
         By Gauss and Legendre in `u = log(1 + k / s)`, which runs from 0 at s = infinity, and as -log s to s = 0: all
         that is integrated bends on a scale of 1 in it.
         """
         points, weights = _GAUSS
-        k = part.scale
+        k = data_std
         with np.errstate(divide="ignore"):
-            u_0, u_1 = (np.log1p(k / part.s(tau)) for tau in (start, stop))
+            u_0, u_1 = (np.log1p(k / variable.ratio(tau)) for tau in (start, stop))
         half = (u_1 - u_0)[:, None] / 2
         s = k / np.expm1((u_0 + u_1)[:, None] / 2 + half * points)
         # ds = -(s + s^2 / k) du
         ds = -(s + s**2 / k) * weights * half
-        tau = part.clock(1.0, s)
+        tau = variable.of(1.0, s)
         basis = np.ones((len(start), nodes.shape[1] + 1, len(points)))
         np.cumprod(tau[:, None, :] - nodes[:, :, None], axis=1, out=basis[:, 1:])
         products = np.ones(basis.shape[:2])

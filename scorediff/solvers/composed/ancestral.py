@@ -5,77 +5,66 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from scorediff._core.states import Workspace
 from scorediff.noise import Noise
-from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
+from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers.base import Exact, Solver
-from scorediff.solvers.composed.wrapped import check_step
+from scorediff.solvers.composed.wrapper import SolverWrapper
 from scorediff.solvers.exponential.first_order import DDIM
 from scorediff.solvers.exponential.runge_kutta import DPM2, RES, DPMSolverSinglestep, Krogstad
-from scorediff.spacings import Grid, Spacing
+from scorediff.spacings import Grid
 
 __all__ = ["Ancestral"]
 
 
 @dataclass(frozen=True)
-class Ancestral(Solver):
-    """`step` carries the flow from s_0 down to s_down, then noise leads up to s_1, in s = sigma/alpha:
+class Ancestral(SolverWrapper):
+    """`solver` carries the flow from s_0 down to s_down, then noise leads up to s_1, in s = sigma/alpha:
 
         s_up = min(s_1, eta sqrt(s_1^2 (s_0^2 - s_1^2) / s_0^2)),  s_down = sqrt(s_1^2 - s_up^2)
 
-    (k-diffusion's rule). The law at the nodes is that of the flow, up to the error of the step, so its weak order is
-    the order of the step, whatever that is. Where s_down would lie below the end of the run, the noise is
+    (k-diffusion's rule). The distribution at the nodes is that of the flow, up to the error of the step, so its weak
+    order is the order of the step, whatever that is. Where s_down would lie below the end of the run, the noise is
     cut: the last step is pure flow. "euler-a" is DDIM but for that.
+
+    `solver`: any one-step method of the flow; Krogstad's, of order 4, where steps are meant to be few and long.
     """
 
-    step: Solver = Krogstad()
+    solver: Solver = Krogstad()
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
-    one_step: ClassVar[bool] = False  # the last step of a run is another than the others
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "euler-a": {"step": DDIM()},
-        "dpm2-a": {"step": DPM2()},
-        "dpm++2s-a": {"step": DPMSolverSinglestep(k=2)},
-        "res-3-a": {"step": RES(k=3)},
-        "krogstad-a": {"step": Krogstad()},
+        "euler-a": {"solver": DDIM()},
+        "dpm2-a": {"solver": DPM2()},
+        "dpm++2s-a": {"solver": DPMSolverSinglestep(k=2)},
+        "res-3-a": {"solver": RES(k=3)},
+        "krogstad-a": {"solver": Krogstad()},
     }
 
     def __post_init__(self) -> None:
-        check_step(self, self.step, one_step=True)
-
-    @property
-    def weak_order(self) -> int | None:
-        return self.step.order
+        super().__post_init__()
+        self.check_one_step()
 
     @property
     def nfe(self) -> int | None:
-        return self.step.nfe
+        return self.solver.nfe
 
     @property
     def exact_on(self) -> frozenset[Exact]:
-        return self.step.exact_on
+        return self.solver.exact_on
 
     @property
-    def invariant(self) -> bool:  # type: ignore[override]
-        return self.step.invariant
+    def own_variance(self) -> float | None:
+        return self.solver.own_variance
 
     @property
-    def linear(self) -> bool:  # type: ignore[override]
-        return self.step.linear
+    def invariant(self) -> bool:
+        return self.solver.invariant
 
     @property
-    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
-        return self.step.starts_at_pure_noise
-
-    @property
-    def spacing(self) -> Spacing:
-        return self.step.spacing
-
-    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-        super().check(problem, grid, dtype)
-        self.step.check(ProbabilityFlow(problem.denoiser), grid, dtype)
+    def starts_at_pure_noise(self) -> bool:
+        return self.solver.starts_at_pure_noise
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         schedule, work = problem.schedule, Workspace()
@@ -83,16 +72,18 @@ class Ancestral(Solver):
         h, end = np.diff(log_snr), log_snr[1:]
         eta = np.array([problem.eta_at(t) for t in grid.times[:-1]])
         # (s_down / s_1)^2 = 1 - eta^2 (1 - e^(-2h)), not below the end of the run
-        share = np.maximum(1 + eta**2 * np.expm1(-2 * h), np.exp(2 * (end - end[-1])))
-        down = np.where(share < 1, np.clip(schedule.time_at(end - np.log(share) / 2), grid.end, None), grid.times[1:])
+        fraction = np.maximum(1 + eta**2 * np.expm1(-2 * h), np.exp(2 * (end - end[-1])))
+        down = np.where(
+            fraction < 1, np.clip(schedule.time_at(end - np.log(fraction) / 2), grid.end, None), grid.times[1:]
+        )
         # alpha_1 s_up = sigma_1 sqrt(1 - s_down^2 / s_1^2)
-        spread = schedule.sigma(grid.times[1:]) * np.sqrt(1 - np.minimum(share, 1.0))
+        std = schedule.sigma(grid.times[1:]) * np.sqrt(1 - np.minimum(fraction, 1.0))
         ratio = np.asarray(schedule.alpha(grid.times[1:])) / schedule.alpha(down)
-        legs = list(zip(grid.times[:-1].tolist(), down.tolist(), strict=True))
-        step = self.step.stepper(ProbabilityFlow(problem.denoiser), legs, noise)
-        clock = log_snr.tolist()
-        for n, (to, up) in enumerate(zip(ratio.tolist(), np.broadcast_to(spread, h.shape).tolist(), strict=True)):
+        segments = list(zip(grid.times[:-1].tolist(), down.tolist(), strict=True))
+        step = self.solver.stepper(ProbabilityFlow(problem.denoiser), segments, noise)
+        nodes = log_snr.tolist()
+        for n, (to, up) in enumerate(zip(ratio.tolist(), np.broadcast_to(std, h.shape).tolist(), strict=True)):
             x = step(n, x)
             if up:
-                x = work.combine((to, x), (up, noise(clock[n], clock[n + 1])))
+                x = work.combine((to, x), (up, noise(nodes[n], nodes[n + 1])))
             yield float(grid.times[n + 1]), x

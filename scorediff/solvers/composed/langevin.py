@@ -12,6 +12,7 @@ from scorediff._core.states import row_mean
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Solver
+from scorediff.solvers.composed.wrapper import check_falling
 from scorediff.solvers.exponential.first_order import DDIM
 from scorediff.spacings import Grid, Spacing
 
@@ -32,7 +33,7 @@ class PredictorCorrector(Solver):
     predictor: Solver = DDIM()
     snr: float = 0.16
     corrections: int = 1
-    linear: ClassVar[bool] = False
+    linear = False
     solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow, ReverseSDE)
     source: ClassVar[str] = "arXiv:2011.13456"
 
@@ -42,7 +43,7 @@ class PredictorCorrector(Solver):
                 f"PredictorCorrector is made of a solver, such as PredictorCorrector(DDIM()), got {self.predictor!r}"
             )
         if self.predictor.adaptive or not self.predictor.one_step:
-            raise ValueError(f"{self.predictor!r} is no one-step method on a fixed grid, such as DDIM()")
+            raise ValueError(f"{self.predictor!r} is not a one-step method on a fixed grid, such as DDIM()")
         if not 0 < self.snr < math.inf:
             raise ValueError(f"snr = {self.snr}: it must be positive and finite")
         if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 0:
@@ -61,8 +62,7 @@ class PredictorCorrector(Solver):
         if not isinstance(problem, self.predictor.solves):
             raise TypeError(f"{self.predictor!r} does not solve {type(problem).__name__}")
         self.predictor.check(problem, grid, dtype)
-        if grid.end > grid.start:
-            raise ValueError(f"{grid!r} rises: noise is added on the way to the data alone")
+        check_falling(grid)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         step = self.predictor.stepper(problem, list(grid.pairs()), noise)

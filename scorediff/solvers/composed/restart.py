@@ -13,29 +13,32 @@ from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
-from scorediff.solvers.composed.wrapped import check_step
+from scorediff.solvers.composed.wrapper import SolverWrapper, check_falling
 from scorediff.solvers.exponential.dpm_solver import DPMSolverPP
 from scorediff.solvers.runge_kutta import Heun
-from scorediff.spacings import Grid, Spacing
+from scorediff.spacings import Grid
 
 __all__ = ["Restart"]
 
 
 @dataclass(frozen=True)
-class Restart(Solver):
+class Restart(SolverWrapper):
     """Once the run has passed s = sigma/alpha from `s_max` to `s_min`, noise leads back up and `solver` down again,
     `repeats` times (arXiv:2306.14878).
 
     Both ends are moved outwards to nodes of the grid, and the way down is on the grid's own nodes, so that it is as
-    fine as the rest. A stochastic solver of the flow: its law has the order of `solver`, which may be a multistep
-    method: it starts afresh after each turn. Raises ValueError where the run has no two nodes in the interval.
+    fine as the rest. A stochastic solver of the flow: its distribution has the order of `solver`, which may be a
+    multistep method: it starts afresh after each turn. Raises ValueError where the run has no two nodes in the
+    interval.
+
+    `solver`: any method of the flow; Heun's in s, as published. `s_min`, `s_max`: the interval, where the distribution
+    of the data comes apart into its modes. `repeats`: how often it is gone through again.
     """
 
     solver: Solver = Heun(DDIMCoordinates())
     s_min: float = 0.3
     s_max: float = 1.0
     repeats: int = 2
-    one_step: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv:2306.14878"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "restart": {"solver": Heun(DDIMCoordinates())},
@@ -43,7 +46,7 @@ class Restart(Solver):
     }
 
     def __post_init__(self) -> None:
-        check_step(self, self.solver, one_step=False)
+        super().__post_init__()
         if not 0 < self.s_min < self.s_max:
             raise ValueError(
                 f"the interval from s_min = {self.s_min} to s_max = {self.s_max} is empty: 0 < s_min < s_max"
@@ -52,26 +55,12 @@ class Restart(Solver):
             raise ValueError(f"repeats = {self.repeats!r}: a whole number from 0 on")
 
     @property
-    def weak_order(self) -> int | None:
-        return self.solver.order
-
-    @property
-    def linear(self) -> bool:  # type: ignore[override]
-        return self.solver.linear
-
-    @property
-    def spacing(self) -> Spacing:
-        return self.solver.spacing
-
-    @property
-    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
+    def starts_at_pure_noise(self) -> bool:
         return self.solver.starts_at_pure_noise
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         super().check(problem, grid, dtype)
-        self.solver.check(problem, grid, dtype)
-        if grid.end > grid.start:
-            raise ValueError(f"{grid!r} rises: noise is added on the way to the data alone")
+        check_falling(grid)
         top, bottom = self._turns(problem.schedule, grid)
         if self.repeats and not top < bottom:
             s = np.exp(-np.asarray(problem.schedule.log_snr(grid.times)))

@@ -1,16 +1,16 @@
-"""Exponential Adams methods: Lagrange's interpolant of the readings, integrated against the exact kernel."""
+"""Exponential Adams methods: Lagrange's interpolant of the outputs, integrated against the exact kernel."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.coordinates import Coordinates, DDIMCoordinates, LogSNR, Time
+from scorediff.coordinates import DDIMCoordinates, IntegrationVariable, LogSNR, RatioVariable, Time
+from scorediff.linear_parts import LinearPart, NoisePart
 from scorediff.problems import ProbabilityFlow, ReverseSDE
-from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm, check_kind
-from scorediff.solvers.exponential.multistep import Multistep, Past, lagrange_weights
+from scorediff.solvers.exponential.engine import check_kind
+from scorediff.solvers.exponential.multistep import History, Multistep, lagrange_weights
 
 __all__ = [
     "DEIS",
@@ -24,39 +24,52 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Adams(Multistep):
-    """The polynomial is one in the clock of `variable`."""
+    """The outputs' polynomial in the integration `variable`: the log-SNR where a family does not say otherwise."""
 
-    variable: ClassVar[Coordinates] = LogSNR()
+    variable: IntegrationVariable = field(default=LogSNR(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_kind(self, "variable", IntegrationVariable, "LogSNR()")
 
     @property
-    def exact_on(self) -> frozenset[Exact]:
-        return frozenset({Exact.MEAN, Exact.POINT_MASS})
+    def invariant(self) -> bool:
+        return self.start.invariant and isinstance(self.variable, RatioVariable)
 
-    def predictor(self, past: Past) -> np.ndarray:
+    def predictor(self, history: History) -> np.ndarray:
+        return self._weights(history, history.back, history.t)
+
+    def _weights(self, history: History, back: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """The integrals of Lagrange's polynomials through nodes `back` in log-SNR from the start, at those times."""
         if isinstance(self.variable, LogSNR):
-            return lagrange_weights(past.kappa, past.h, past.back)
-        schedule, first = past.nodes.schedule, past.nodes.start.log_snr[:, None]
+            return lagrange_weights(history.kernel, history.h, back)
+        steps = history.steps
+        schedule, first = steps.schedule, steps.start.log_snr[:, None]
         lo, hi = schedule.domain
-        # the clock's own numbers are spread over many decades: taken in units of its step
-        start = self.variable.clock(schedule, past.t[:, :1])
-        size = self.variable.clock(schedule, past.nodes.end.t[:, None]) - start
+        # the variable's own numbers range over many decades: taken in units of its step
+        start = self.variable.clock(schedule, steps.start.t[:, None])
+        size = self.variable.clock(schedule, steps.end.t[:, None]) - start
 
         def at(u: np.ndarray) -> np.ndarray:
             t = np.clip(schedule.time_at(first + u), lo, hi)
             return np.asarray((self.variable.clock(schedule, t) - start) / size)
 
-        return lagrange_weights(past.kappa, past.h, (self.variable.clock(schedule, past.t) - start) / size, at)
+        return lagrange_weights(history.kernel, history.h, (self.variable.clock(schedule, times) - start) / size, at)
 
 
 @dataclass(frozen=True)
 class ExponentialAdamsBashforth(_Adams):
-    """Exponential Adams-Bashforth of order k on any grid, in data form or in noise form."""
+    """Exponential Adams-Bashforth of order k on any grid, with any linear part.
 
-    form: Form = DataForm()  # type: ignore[misc]
+        x_s = propagator x_t + integral_weight sum_j w_j M_j,   w_j = INT_0^h k(h - u) l_j(u) du
+
+    l_j are Lagrange's polynomials in the integration `variable` through the last k nodes, k the part's kernel.
+    """
+
     source: ClassVar[str] = "Hochbruck and Ostermann 2011"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **{f"exp-ab{k}": {"k": k} for k in (2, 3, 4, 5, 6)},
-        **{f"exp-ab{k}-noise": {"k": k, "form": NoiseForm()} for k in (2, 4)},
+        **{f"exp-ab{k}-noise": {"k": k, "part": NoisePart()} for k in (2, 4)},
     }
 
 
@@ -64,34 +77,37 @@ class ExponentialAdamsBashforth(_Adams):
 class _AdamsMoulton(_Adams):
     """The corrector of order k + 1 through the predicted node and the last k."""
 
-    form: Form = DataForm()  # type: ignore[misc]
-    corrects: ClassVar[bool] = True
     largest_k: ClassVar[int] = 5
     source: ClassVar[str] = "Hochbruck and Ostermann 2011"
 
-    def corrector(self, past: Past) -> np.ndarray | None:
-        return lagrange_weights(past.kappa, past.h, np.column_stack([past.h, past.back]))
+    @property
+    def corrects(self) -> bool:
+        return True
+
+    def corrector(self, history: History) -> np.ndarray | None:
+        back, times = (history.h, history.back), (history.steps.end.t, history.t)
+        return self._weights(history, np.column_stack(back), np.column_stack(times))
 
 
 @dataclass(frozen=True)
 class ExponentialAdamsMoulton(_AdamsMoulton):
     """Exponential Adams-Bashforth and -Moulton as predictor and corrector, PEC: order k + 1, one evaluation a step.
 
-    The reading at the predicted state is the one that is remembered. The last step is not corrected: its one predicted
+    The output at the predicted state is the one that is remembered. The last step is not corrected: its one predicted
     step has the local error that the order wants.
     """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **{f"exp-pec{k}": {"k": k} for k in (1, 2, 3, 4, 5)},
-        **{f"exp-pec{k}-noise": {"k": k, "form": NoiseForm()} for k in (3, 4, 5)},
+        **{f"exp-pec{k}-noise": {"k": k, "part": NoisePart()} for k in (3, 4, 5)},
     }
 
 
 @dataclass(frozen=True)
 class ExponentialAdamsPECE(_AdamsMoulton):
-    """The same, and the corrected state is read again, PECE: order k + 1, two evaluations a step."""
+    """The same, and the corrected state is evaluated again, PECE: order k + 1, two evaluations a step."""
 
-    reads_again: ClassVar[bool] = True
+    pece = True
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"exp-pece{k}": {"k": k} for k in (2, 3)}
 
 
@@ -102,9 +118,8 @@ class DEIS(_Adams):
     Its weights are integrated to rounding.
     """
 
-    form: ClassVar[Form] = NoiseForm()
-    variable: ClassVar[Coordinates] = Time()
-    invariant: ClassVar[bool] = False
+    part: LinearPart = field(default=NoisePart(), kw_only=True)
+    variable: IntegrationVariable = field(default=Time(), kw_only=True)
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2204.13902"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"deis-tab{k - 1}": {"k": k} for k in (1, 2, 3, 4)}
@@ -117,8 +132,8 @@ class LMS(_Adams):
     DEIS calls it rho-AB.
     """
 
-    form: ClassVar[Form] = NoiseForm()
-    variable: ClassVar[Coordinates] = DDIMCoordinates()
+    part: LinearPart = field(default=NoisePart(), kw_only=True)
+    variable: IntegrationVariable = field(default=DDIMCoordinates(), kw_only=True)
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"lms-{k}": {"k": k} for k in (2, 3, 4)}
@@ -128,14 +143,13 @@ class LMS(_Adams):
 class SASolver(_AdamsMoulton):
     """SA-Solver (arXiv:2309.05019): stochastic Adams in data form; tau is the problem's eta, a function of time too.
 
-    The predictor has `k` readings, the corrector `corrector` of them and the new one, and the same noise; without
-    a corrector (0) the predictor stands alone. Weak order 2; on the flow the order of the deterministic method.
+    The predictor uses `k` evaluations, the corrector `corrector_k` of them and the new one, and the same noise; with 0
+    the predictor stands alone. Weak order 2; on the flow the order of the deterministic method.
     """
 
     k: int = 3
     corrector_k: int = 3
     solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow, ReverseSDE)
-    starts_at_pure_noise: ClassVar[bool] = True
     strong_order = 1
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2309.05019"
@@ -149,14 +163,20 @@ class SASolver(_AdamsMoulton):
         super().__post_init__()
         check_kind(self, "corrector_k", int, "3")
         if not 0 <= self.corrector_k <= 4:
-            raise ValueError(f"corrector_k = {self.corrector_k}: the corrector takes 1 to 4 old readings, 0 for none")
+            raise ValueError(
+                f"corrector_k = {self.corrector_k}: the corrector takes 1 to 4 old evaluations, 0 for none"
+            )
 
     @property
-    def corrects(self) -> bool:  # type: ignore[override]
+    def starts_at_pure_noise(self) -> bool:
+        return self.part.regular_at_pure_noise and isinstance(self.variable, LogSNR)
+
+    @property
+    def corrects(self) -> bool:
         return self.corrector_k > 0
 
     @property
-    def looks_back(self) -> int:
+    def history_length(self) -> int:
         return max(self.k, self.corrector_k)
 
     @property
@@ -167,14 +187,16 @@ class SASolver(_AdamsMoulton):
     def weak_order(self) -> int:
         return min(self.full_order, 2)
 
-    def _step_order(self, readings: int, corrected: bool) -> int:
-        predicted = min(self.k, readings)
+    def _step_order(self, used: int, corrected: bool) -> int:
+        predicted = min(self.k, used)
         return min(predicted, self.corrector_k) + 1 if corrected else predicted
 
-    def predictor(self, past: Past) -> np.ndarray:
-        return super().predictor(past._replace(back=past.back[:, : self.k], t=past.t[:, : self.k]))
+    def predictor(self, history: History) -> np.ndarray:
+        return super().predictor(history._replace(back=history.back[:, : self.k], t=history.t[:, : self.k]))
 
-    def corrector(self, past: Past) -> np.ndarray | None:
+    def corrector(self, history: History) -> np.ndarray | None:
         if not self.corrects:
             return None
-        return super().corrector(past._replace(back=past.back[:, : self.corrector_k]))
+        return super().corrector(
+            history._replace(back=history.back[:, : self.corrector_k], t=history.t[:, : self.corrector_k])
+        )

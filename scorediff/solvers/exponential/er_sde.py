@@ -8,9 +8,7 @@ import numpy as np
 
 from scorediff.problems import ReverseSDE
 from scorediff.schedules import Schedule
-from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import DataForm, Form, held
-from scorediff.solvers.exponential.multistep import Multistep, Past, integral
+from scorediff.solvers.exponential.multistep import History, Multistep
 from scorediff.solvers.exponential.starts import LowerOrderStart, StartingProcedure
 
 __all__ = ["ERSDE", "ERNoise"]
@@ -27,31 +25,32 @@ class ERSDE(Multistep):
 
     k: int = 3
     start: StartingProcedure = LowerOrderStart()
-    form: ClassVar[Form] = DataForm()
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
-    exact_on = frozenset({Exact.MEAN, Exact.POINT_MASS})
-    starts_at_pure_noise: ClassVar[bool] = True
     strong_order = 1
     largest_k: ClassVar[int] = 3
     source: ClassVar[str] = "arXiv:2309.06169"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"er-sde-{k}": {"k": k} for k in (1, 2, 3)}
 
     @property
+    def starts_at_pure_noise(self) -> bool:
+        return self.part.regular_at_pure_noise
+
+    @property
     def weak_order(self) -> int:
         return min(self.k, 2)
 
-    def predictor(self, past: Past) -> np.ndarray:
+    def predictor(self, history: History) -> np.ndarray:
         # s / s_0 at the nodes
-        s = np.exp(-past.back)
+        s = np.exp(-history.back)
         weights = np.zeros(s.shape)
-        weights[:, 0] = held(past.kappa, past.h)
+        weights[:, 0] = history.kernel.h_phi_1(history.h)
         if s.shape[1] > 1:
             # D' = (D_0 - D_-1) / (s_0 - s_-1)
-            slope = integral(past.kappa, past.h, lambda u: np.expm1(-u)) / (1 - s[:, 1])
+            slope = history.kernel.integral(history.h, lambda u: np.expm1(-u)) / (1 - s[:, 1])
             weights[:, :2] += slope[:, None] * [1, -1]
         if s.shape[1] > 2:
             # D'' = 2 (D'_0 - D'_-1) / (s_0 - s_-2)
-            bend = integral(past.kappa, past.h, lambda u: np.expm1(-u) ** 2 / 2) * 2 / (1 - s[:, 2])
+            bend = history.kernel.integral(history.h, lambda u: np.expm1(-u) ** 2 / 2) * 2 / (1 - s[:, 2])
             newer, older = bend / (1 - s[:, 1]), bend / (s[:, 1] - s[:, 2])
             weights += np.column_stack([newer, -newer - older, older])
         return weights

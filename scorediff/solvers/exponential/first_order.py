@@ -1,16 +1,17 @@
-"""One line a step, no memory: DDPM and DDIM."""
+"""One stage a step, no history: DDPM and DDIM."""
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from scorediff.linear_parts import DataPart, IsotropicPart, LinearPart, Preconditioned
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
-from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes, etas
+from scorediff.solvers.base import Exact, Solver
+from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
+from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan, etas
 from scorediff.spacings import Grid
 
 __all__ = ["DDIM", "DDPM", "DDPMLargeVariance"]
@@ -18,54 +19,35 @@ __all__ = ["DDIM", "DDPM", "DDPMLargeVariance"]
 _MEAN_AND_POINT_MASS = frozenset({Exact.MEAN, Exact.POINT_MASS})
 
 
-class Update(NamedTuple):
-    """`x_1 = x x_0 + data D + noise E + fresh z`: arrays of shape (steps,), or numbers."""
-
-    x: Any = 0.0
-    data: Any = 0.0
-    noise: Any = 0.0
-    fresh: Any = 0.0
-
-
 @dataclass(frozen=True)
-class _FirstOrder(Exponential):
+class DDIM(ExponentialIntegrator):
+    """DDIM with the problem's eta (arXiv:2010.02502): eta = 1 is DDPM's posterior, the flow has eta = 0.
+
+        c = eta sigma_s sqrt(1 - e^(-2h))                                            (16), on any schedule
+        x_s = alpha_s D(x_t) + sqrt(sigma_s^2 - c^2) E(x_t) + c z                    (12)
+
+    h is the step in log-SNR from t to s. Taking out the data or the noise makes no difference to it.
+    """
+
     nfe = 1
-
-    @abstractmethod
-    def update(self, nodes: Nodes) -> Update:
-        """The coefficients of every step."""
-
-    def steps(self, nodes: Nodes) -> Iterator[Lines]:
-        columns = [np.broadcast_to(c, len(nodes)).tolist() for c in self.update(nodes)]
-        ends = (nodes.start.t, nodes.end.t, nodes.start.log_snr, nodes.end.log_snr)
-        for t, s, a, b, x, data, noise, fresh in zip(*(v.tolist() for v in ends), *columns, strict=True):
-            if fresh:
-                yield Lines(s, (Line(t, x, data, noise, (), (fresh,)),), ((a, b),), (), 1)
-            else:
-                yield Lines(s, (Line(t, x, data, noise),), (), (), 1)
-
-
-@dataclass(frozen=True)
-class DDIM(_FirstOrder):
-    """DDIM with the problem's eta (arXiv:2010.02502): eta = 1 is DDPM's posterior, the flow has eta = 0."""
-
     order = 1
     weak_order = 1
     strong_order = 1
     exact_on = _MEAN_AND_POINT_MASS
+    part = DataPart()
+    starts_at_pure_noise = True
     solves: ClassVar[tuple[type, ...]] = (ProbabilityFlow, ReverseSDE)
-    starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2010.02502"
 
-    def update(self, nodes: Nodes) -> Update:
-        alpha_1, sigma_1, h, eta = nodes.end.alpha, nodes.end.sigma, nodes.h, nodes.eta
-        # c = eta sigma_1 sqrt(1 - e^(-2h)), x_1 = alpha_1 D + sqrt(sigma_1^2 - c^2) E + c z
+    def plan(self, steps: GridSteps, part: IsotropicPart) -> Iterator[StepPlan]:
+        alpha_s, sigma_s, h, eta = steps.end.alpha, steps.end.sigma, steps.h, steps.eta
         if not eta.any():
-            return Update(data=alpha_1, noise=sigma_1)
-        c = eta * sigma_1 * np.sqrt(-np.expm1(-2 * h))
-        # sigma_1^2 - c^2 without the subtraction
-        rest = sigma_1 * np.sqrt((1 - eta**2) + eta**2 * np.exp(-2 * h))
-        return Update(data=alpha_1, noise=rest, fresh=c)
+            return _one_stage(steps, data=alpha_s, noise=sigma_s)
+        # c = eta sigma_s sqrt(1 - e^(-2h))
+        c = eta * sigma_s * np.sqrt(-np.expm1(-2 * h))
+        # sqrt(sigma_s^2 - c^2), without the subtraction
+        rest = sigma_s * np.sqrt((1 - eta**2) + eta**2 * np.exp(-2 * h))
+        return _one_stage(steps, data=alpha_s, noise=rest, fresh=c)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         super().check(problem, grid, dtype)
@@ -75,52 +57,104 @@ class DDIM(_FirstOrder):
 
 
 @dataclass(frozen=True)
-class _Ancestral(_FirstOrder):
-    """The posterior mean of DDPM, with a noise that the subclass states."""
+class DDPM(ExponentialIntegrator):
+    """Ancestral sampling from DDPM's posterior, with its own, the smaller variance (arXiv:2006.11239). Wants eta = 1.
 
+        a = alpha_t / alpha_s,  v = sigma_t^2 - a^2 sigma_s^2
+        x_s = (alpha_s v / sigma_t^2) D(x_t) + (a sigma_s^2 / sigma_t^2) x_t + sqrt(v) (sigma_s / sigma_t) z   (6), (7)
+
+    which is the step of order 1 that takes out the data, v_data = 0. With another linear `part` the posterior is that
+    of a Gaussian of its variance, on which every step is exact in distribution, however long:
+    `DDPM(part=Preconditioned(0.5))` for data of standard deviation 0.5.
+
+    `part`: what is taken out, the data by default, as published.
+    """
+
+    part: LinearPart = field(default=DataPart(), kw_only=True)
+    nfe = 1
     weak_order = 1
     strong_order = 1
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
-    starts_at_pure_noise: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv:2006.11239"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "ddpm": {"part": DataPart()},
+        "ddpm-edm": {"part": Preconditioned()},
+    }
 
-    @abstractmethod
-    def std(self, nodes: Nodes, v: np.ndarray) -> np.ndarray:
-        """The standard deviation of the noise, shape (steps,)."""
+    def __post_init__(self) -> None:
+        check_kind(self, "part", LinearPart, "Preconditioned(0.5)")
 
-    def update(self, nodes: Nodes) -> Update:
-        alpha_0, sigma_0, alpha_1, sigma_1 = *nodes.start[1:3], *nodes.end[1:3]
-        # a = alpha_0/alpha_1, v = sigma_0^2 - a^2 sigma_1^2 = -sigma_0^2 expm1(-2h)
-        # x_1 = (alpha_1 v / sigma_0^2) D + (a sigma_1^2 / sigma_0^2) x_0 + std z
-        a, v = alpha_0 / alpha_1, -(sigma_0**2) * np.expm1(-2 * nodes.h)
-        return Update(x=a * (sigma_1 / sigma_0) ** 2, data=alpha_1 * v / sigma_0**2, fresh=self.std(nodes, v))
+    @property
+    def exact_on(self) -> frozenset[Exact]:
+        return exact_on(self.part, noisy=True)
+
+    @property
+    def starts_at_pure_noise(self) -> bool:
+        return self.part.regular_at_pure_noise
+
+    def plan(self, steps: GridSteps, part: IsotropicPart) -> Iterator[StepPlan]:
+        # x_s = propagator x_t + integral_weight h phi_1 M + noise_std z
+        weight = part.integral_weight(steps.end, steps.eta) * part.kernel(steps.end, steps.eta).h_phi_1(steps.h)
+        on_data, on_noise = part.on(steps.start)
+        return _one_stage(
+            steps,
+            x=part.propagator(steps.start, steps.end, steps.eta),
+            data=weight * on_data,
+            noise=weight * on_noise,
+            fresh=part.noise_std(steps.start, steps.end, steps.eta),
+        )
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         super().check(problem, grid, dtype)
-        if not np.all(etas(problem, grid) == 1):
-            raise ValueError(
-                f"{self!r} is the reverse SDE at eta = 1, got eta = {problem.eta}: use DDIM, which takes eta in [0, 1]"
-            )
+        _check_eta(self, problem, grid)
 
 
 @dataclass(frozen=True)
-class DDPM(_Ancestral):
-    """Ancestral sampling from DDPM's posterior, with its own, the smaller variance. Wants eta = 1."""
+class DDPMLargeVariance(ExponentialIntegrator):
+    """Ancestral sampling with the larger variance, that of the forward step ("sigma-hat", arXiv:2006.11239, section
+    3.2). Wants eta = 1.
 
-    exact_on = _MEAN_AND_POINT_MASS
+        x_s = (alpha_s v / sigma_t^2) D(x_t) + (a sigma_s^2 / sigma_t^2) x_t + sqrt(v) z,   a and v as in `DDPM`
+    """
 
-    def std(self, nodes: Nodes, v: np.ndarray) -> np.ndarray:
-        # sqrt(v) sigma_1 / sigma_0
-        return np.sqrt(v) * nodes.end.sigma / nodes.start.sigma
-
-
-@dataclass(frozen=True)
-class DDPMLargeVariance(_Ancestral):
-    """Ancestral sampling with the larger variance, that of the forward step ("sigma-hat"). Wants eta = 1."""
-
+    nfe = 1
+    weak_order = 1
+    strong_order = 1
     exact_on = frozenset({Exact.MEAN, Exact.UNIT_VARIANCE})
-    invariant: ClassVar[bool] = False
+    invariant = False
+    part = DataPart()
+    starts_at_pure_noise = True
+    solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
+    source: ClassVar[str] = "arXiv:2006.11239"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddpm-large": {}}
 
-    def std(self, nodes: Nodes, v: np.ndarray) -> np.ndarray:
-        return np.sqrt(v)
+    def plan(self, steps: GridSteps, part: IsotropicPart) -> Iterator[StepPlan]:
+        alpha_t, sigma_t, alpha_s, sigma_s = *steps.start[1:3], *steps.end[1:3]
+        # v = sigma_t^2 - a^2 sigma_s^2 = -sigma_t^2 expm1(-2h)
+        a, v = alpha_t / alpha_s, -(sigma_t**2) * np.expm1(-2 * steps.h)
+        x, data = a * (sigma_s / sigma_t) ** 2, alpha_s * v / sigma_t**2
+        return _one_stage(steps, x=x, data=data, fresh=np.sqrt(v))
+
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        _check_eta(self, problem, grid)
+
+
+def _check_eta(solver: Solver, problem: Problem, grid: Grid) -> None:
+    if not np.all(etas(problem, grid) == 1):
+        raise ValueError(
+            f"{solver!r} is the reverse SDE at eta = 1, got eta = {problem.eta}: use DDIM, which takes eta in [0, 1]"
+        )
+
+
+def _one_stage(
+    steps: GridSteps, *, x: Any = 0.0, data: Any = 0.0, noise: Any = 0.0, fresh: Any = 0.0
+) -> Iterator[StepPlan]:
+    """Steps `x_1 = x x_0 + data D + noise E + fresh z`, with coefficients of shape (steps,), or the same for all."""
+    columns = [np.broadcast_to(c, len(steps)).tolist() for c in (x, data, noise, fresh)]
+    ends = (steps.start.t, steps.end.t, steps.start.log_snr, steps.end.log_snr)
+    for t, s, a, b, on_x, on_data, on_noise, std in zip(*(v.tolist() for v in ends), *columns, strict=True):
+        if std:
+            yield StepPlan(t, s, (Stage(t, on_x, on_data, on_noise, (), (std,)),), ((a, b),), (), 1)
+        else:
+            yield StepPlan(t, s, (Stage(t, on_x, on_data, on_noise),), (), (), 1)

@@ -1,55 +1,46 @@
-"""Multistep exponential integrators: the readings at the last nodes, weighted for every step; and a corrector."""
+"""Multistep exponential integrators: the model outputs at the last nodes, weighted for every step; and a corrector."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
-from scorediff.solvers.exponential.forms import Form, check_kind, held
+from scorediff.linear_parts import DataPart, IsotropicPart, Kernel, LinearPart
+from scorediff.problems import ReverseSDE
+from scorediff.solvers.base import Exact
+from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
+from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
 from scorediff.solvers.exponential.starts import GradedStart, StartingProcedure
 
-__all__ = ["Multistep", "Past", "integral", "lagrange_weights"]
-
-_GAUSS = np.polynomial.legendre.leggauss(48)
+__all__ = ["History", "Multistep", "lagrange_weights"]
 
 
-class Past(NamedTuple):
-    """Some steps and what they look back on.
+class History(NamedTuple):
+    """Some steps, and the nodes whose model outputs they use.
 
-    `h` and `kappa` of shape (n,). `back` of shape (n, k): where the last k nodes lie, in log-SNR from the start of the
-    step, the first 0 and the others behind; `t` of shape (n, k): their times.
+    `steps`: n of them; `kernel`: what their integrals are against. `back` of shape (n, k): where the last k nodes lie,
+    in log-SNR from the start of the step, the first 0 and the others behind; `t` of shape (n, k): their times.
     """
 
-    nodes: Nodes
-    kappa: np.ndarray
+    steps: GridSteps
+    kernel: Kernel
     back: np.ndarray
     t: np.ndarray
 
     @property
     def h(self) -> np.ndarray:
-        return self.nodes.h
+        return self.steps.h
 
-    def some(self, which: Any) -> "Past":
-        """Some of the steps."""
-        return Past(self.nodes.some(which), self.kappa[which], self.back[which], self.t[which])
-
-
-def integral(kappa: np.ndarray, h: np.ndarray, fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`INT_0^h e^(kappa (h-u)) fn(u) du`, with `fn` of u of shape (n, points), for every step, to rounding.
-
-    By Gauss and Legendre: a sum of the integrand, in which nothing cancels as it does in powers of small steps.
-    """
-    x, w = _GAUSS
-    u = h[:, None] * (1 + x) / 2
-    return np.asarray(np.sum(np.exp(kappa[:, None] * (h[:, None] - u)) * fn(u) * w, axis=1) * h / 2)
+    def some(self, which: Any) -> "History":
+        """Those of some of the steps."""
+        return History(self.steps.some(which), self.kernel.some(which), self.back[which], self.t[which])
 
 
-def lagrange_weights(kappa: np.ndarray, h: np.ndarray, nodes: np.ndarray, at: Any = None) -> np.ndarray:
-    """`INT_0^h e^(kappa (h-u)) l_j(u) du`, l_j Lagrange's polynomials through `nodes` of shape (n, k); shape (n, k).
+def lagrange_weights(kernel: Kernel, h: np.ndarray, nodes: np.ndarray, at: Any = None) -> np.ndarray:
+    """`INT_0^h k(h-u) l_j(u) du`, l_j Lagrange's polynomials through `nodes` of shape (n, k); shape (n, k).
 
     The polynomials are in the variable `at(u)` in which the nodes are given, u itself by default.
     """
@@ -62,53 +53,61 @@ def lagrange_weights(kappa: np.ndarray, h: np.ndarray, nodes: np.ndarray, at: An
             factors = ((v - nodes[:, i, None]) / (nodes[:, j, None] - nodes[:, i, None]) for i in others)
             return np.asarray(math.prod(factors))
 
-        weights[:, j] = integral(kappa, h, polynomial) if others else held(kappa, h)
+        weights[:, j] = kernel.integral(h, polynomial) if others else kernel.h_phi_1(h)
     return weights
 
 
 @dataclass(frozen=True)
-class Multistep(Exponential):
-    """`k` readings a step; `start` while there are fewer, which matters from order 3 on.
+class Multistep(ExponentialIntegrator):
+    """`x_1 = propagator x_0 + integral_weight sum_j w_j M_j + noise_std z`, M_j the outputs at the last k nodes, newest
+    first: subclasses give the w_j.
 
-    With `lower_order_final` the last steps look back on as many readings as steps are left, as some libraries have it:
-    the whole is then of order 2 at the most; it is so too from alpha = 0, where the first step is of order 1.
-    Subclasses give the form and the weights.
+    `k`: how many evaluations a step uses. `start`: what is done while there are fewer, which matters from order 3 on; a
+    graded first step keeps the order at hardly any cost. `lower_order_final`: whether the last steps use as few
+    evaluations as steps are left, as some libraries have it: the whole is then of order 2 at the most, as it is from
+    alpha = 0, where the first step is of order 1. `part`: the linear part that is taken out, each family's own by
+    default.
     """
 
     k: int = 2
     start: StartingProcedure = GradedStart()
     lower_order_final: bool = False
+    part: LinearPart = field(default=DataPart(), kw_only=True)
     largest_k: ClassVar[int] = 6
-    #: The linear part that is exact.
-    form: ClassVar[Form]
-    #: Is there a corrector?
-    corrects: ClassVar[bool] = False
-    #: Is the corrected state read again (PECE)?
-    reads_again: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= self.largest_k:
-            raise ValueError(f"k = {self.k!r}: {type(self).__name__} takes 1 to {self.largest_k} readings a step")
+            raise ValueError(f"k = {self.k!r}: {type(self).__name__} takes 1 to {self.largest_k} evaluations a step")
         check_kind(self, "start", StartingProcedure, "LowerOrderStart()")
-        check_kind(self, "form", Form, "NoiseForm()")
+        check_kind(self, "part", LinearPart, "NoisePart()")
         check_kind(self, "lower_order_final", bool, "True")
 
     @abstractmethod
-    def predictor(self, past: Past) -> np.ndarray:
-        """The weights of the last readings in the integral, newest first, of shape (n, k) or fewer."""
+    def predictor(self, history: History) -> np.ndarray:
+        """The weights w_j of the last outputs in the integral, newest first, of shape (n, k) or fewer."""
 
-    def corrector(self, past: Past) -> np.ndarray | None:
-        """Those of the reading at the new node, then of the last ones, (n, k + 1); None where nothing is corrected."""
+    def corrector(self, history: History) -> np.ndarray | None:
+        """Those of the output at the new node, then of the last ones, (n, k + 1); None where nothing is corrected."""
         return None
 
     @property
+    def corrects(self) -> bool:
+        """Whether there is a corrector."""
+        return False
+
+    @property
+    def pece(self) -> bool:
+        """Whether the corrected state is evaluated again (PECE)."""
+        return False
+
+    @property
     def full_order(self) -> int:
-        """The order with enough good readings: k, and k + 1 with a corrector."""
+        """The order with enough good outputs: k, and k + 1 with a corrector."""
         return self.k + self.corrects
 
     @property
-    def looks_back(self) -> int:
-        """How many readings there must be."""
+    def history_length(self) -> int:
+        """How many outputs there must be."""
         return self.k
 
     @property
@@ -117,8 +116,12 @@ class Multistep(Exponential):
         return min(order, 2) if self.lower_order_final else order
 
     @property
+    def exact_on(self) -> frozenset[Exact]:
+        return exact_on(self.part, noisy=ReverseSDE in self.solves)
+
+    @property
     def nfe(self) -> int:
-        return 2 if self.reads_again else 1
+        return 2 if self.pece else 1
 
     def evaluations(self, steps: int, eta: float = 0.0) -> int:
         first = self._by_start(steps, noisy=eta > 0)
@@ -134,106 +137,111 @@ class Multistep(Exponential):
     def _by_start(self, steps: int, noisy: bool) -> int:
         """How many steps the start takes."""
         # with noise the order ends at 2, for which a ramp does
-        return 0 if noisy or not self.start.stages(self.full_order) else min(self.looks_back - 1, steps)
+        return 0 if noisy or not self.start.stages(self.full_order) else min(self.history_length - 1, steps)
 
     @property
-    def invariant(self) -> bool:  # type: ignore[override]
+    def invariant(self) -> bool:
         return self.start.invariant
 
     @property
-    def one_step(self) -> bool:  # type: ignore[override]
-        return self.looks_back == 1 and not self.corrects
+    def one_step(self) -> bool:
+        return self.history_length == 1 and not self.corrects
 
     @property
-    def remembers(self) -> int:  # type: ignore[override]
-        return self.form.part
+    def materialises(self) -> bool:
+        return self.history_length > 2 or self.corrects
 
-    @property
-    def materialises(self) -> bool:  # type: ignore[override]
-        return self.looks_back > 2 or self.corrects
-
-    def steps(self, nodes: Nodes) -> Iterator[Lines]:
+    def plan(self, steps: GridSteps, part: IsotropicPart) -> Iterator[StepPlan]:
         # from alpha = 0 nothing but a step of order 1 leads away
-        blind = 0 if np.isfinite(nodes.start.log_snr[0]) else 1
-        places = np.empty(0) if blind else self._cuts(len(nodes), noisy=bool(nodes.eta.any()))
+        from_pure_noise = 0 if np.isfinite(steps.start.log_snr[0]) else 1
+        places = np.empty(0) if from_pure_noise else self._cuts(len(steps), noisy=bool(steps.eta.any()))
         cuts = places.size
         if cuts:
-            nodes = nodes.with_first_split(places)
-        count, asked = len(nodes), 0
-        readings = [self._readings(n, count, blind) for n in range(count)]
-        numbers = _Numbers(self, nodes, readings)
-        first = range(blind, min(blind + self._by_start(count, noisy=bool(nodes.eta.any())), count))
-        start = self.start.steps(self.full_order, self.form, nodes.some(slice(first.start, first.stop)))
+            steps = steps.with_first_split(places)
+        count, evaluations = len(steps), 0
+        used = [self._used(n, count, from_pure_noise) for n in range(count)]
+        coefficients = _Coefficients(self, steps, part, used)
+        by_start = self._by_start(count, noisy=bool(steps.eta.any()))
+        first = range(from_pure_noise, min(from_pure_noise + by_start, count))
+        start = self.start.steps(self.full_order, part, steps.some(slice(first.start, first.stop)))
         number: dict[int, int] = {}  # of the evaluation at each node
         for n in range(count):
             if n in first:
-                number[n] = asked
-                step = next(start).after(asked)
-                asked += len(step.lines)
+                number[n] = evaluations
+                step = next(start).after(evaluations)
+                evaluations += len(step.stages)
                 yield step._replace(keeps=self._wanted(number, n))
             else:
-                asked += (n not in number) + (numbers.corrector[n] is not None)
-                yield self._step(n, numbers, number, asked, n < cuts)
+                evaluations += (n not in number) + (coefficients.corrector[n] is not None)
+                yield self._step(n, coefficients, number, evaluations, n < cuts)
 
-    def _step(self, n: int, numbers: "_Numbers", number: dict[int, int], asked: int, inside: bool) -> Lines:
-        """Step `n`; the evaluations it makes at nodes are entered in `number`, `asked` of them being there after it."""
-        predictor, corrector = numbers.predictor[n], numbers.corrector[n]
-        decay, spread, t, s = numbers.decay[n], numbers.spread[n], numbers.t[n], numbers.s[n]
-        fresh = (spread,) if spread else ()
+    def _step(
+        self, n: int, coefficients: "_Coefficients", number: dict[int, int], evaluations: int, inside: bool
+    ) -> StepPlan:
+        """Step `n`; the evaluations it makes at nodes are entered in `number`, `evaluations` being there after it."""
+        c = coefficients
+        predictor, corrector, propagator, std = c.predictor[n], c.corrector[n], c.propagator[n], c.noise_std[n]
+        t, s, here, there = c.t[n], c.s[n], c.on_start[n], c.on_end[n]
+        fresh = (std,) if std else ()
         if n in number:
             known = [(number[n - j], w) for j, w in enumerate(predictor)]
-            lines = [Line(None, decay, 0.0, 0.0, known, fresh)]
+            stages = [Stage(None, propagator, 0.0, 0.0, known, fresh)]
         else:
             known = [(number[n - j], predictor[j]) for j in range(1, len(predictor))]
-            lines = [Line(t, decay, *self.form.on(predictor[0]), known, fresh)]
-            number[n] = asked - 1 - (corrector is not None)
+            stages = [Stage(t, propagator, predictor[0] * here[0], predictor[0] * here[1], known, fresh, here)]
+            number[n] = evaluations - 1 - (corrector is not None)
         if corrector is not None:
-            known = [(number[n - j], w) for j, w in enumerate(corrector[1:])]
-            lines.append(Line(s, decay, *self.form.on(corrector[0]), known, fresh))
-            if not self.reads_again:
-                number[n + 1] = asked - 1
-        intervals = (numbers.intervals[n],) if spread else ()
-        order = self._step_order(numbers.readings[n], corrector is not None)
-        return Lines(s, lines, intervals, self._wanted(number, n), order, inside)
+            new, known = corrector[0], [(number[n - j], w) for j, w in enumerate(corrector[1:])]
+            stages.append(Stage(s, propagator, new * there[0], new * there[1], known, fresh, there))
+            if not self.pece:
+                number[n + 1] = evaluations - 1
+        intervals = (c.intervals[n],) if std else ()
+        order = self._step_order(c.used[n], corrector is not None)
+        return StepPlan(t, s, stages, intervals, self._wanted(number, n), order, inside)
 
-    def _step_order(self, readings: int, corrected: bool) -> int:
-        """The order of a step that looks back on so many readings."""
-        return readings + corrected
+    def _step_order(self, used: int, corrected: bool) -> int:
+        """The order of a step that uses so many evaluations."""
+        return used + corrected
 
     def _wanted(self, number: dict[int, int], n: int) -> list[int]:
-        """The evaluations that the step after `n` looks back on."""
-        first = n + 2 - self.looks_back
+        """The evaluations that the step after `n` uses."""
+        first = n + 2 - self.history_length
         return [number[m] for m in range(first if first > 0 else 0, n + 2) if m in number]
 
-    def _readings(self, n: int, count: int, blind: int) -> int:
-        """How many readings step `n` looks back on."""
-        there = n + 1 - (n > 0) * blind
+    def _used(self, n: int, count: int, from_pure_noise: int) -> int:
+        """How many evaluations step `n` uses."""
+        there = n + 1 - (n > 0) * from_pure_noise
         left = count - n if self.lower_order_final else there
-        return min(self.looks_back, there, left)
+        return min(self.history_length, there, left)
 
 
-class _Numbers:
-    """The coefficients of all steps: computed for all those at once that look back on equally many readings."""
+class _Coefficients:
+    """Those of all steps, computed for all those at once that use equally many evaluations."""
 
-    def __init__(self, solver: Multistep, nodes: Nodes, readings: list[int]) -> None:
-        form, eta, h, clock = solver.form, nodes.eta, nodes.h, nodes.start.log_snr
-        self.t, self.s, self.readings = nodes.start.t.tolist(), nodes.end.t.tolist(), readings
-        self.intervals = list(zip(clock.tolist(), nodes.end.log_snr.tolist(), strict=True))
-        self.decay = form.decay(nodes.start, nodes.end, eta).tolist()
-        self.spread = np.where(eta > 0, form.spread(nodes.start, nodes.end, eta), 0.0).tolist()
-        self.predictor: list[list[float]] = [[]] * len(nodes)
-        self.corrector: list[list[float] | None] = [None] * len(nodes)
-        pull, kappa = form.pull(nodes.end, eta)[:, None], form.kappa(eta)
-        for k in sorted(set(readings)):
-            which = np.flatnonzero(np.array(readings) == k)
+    def __init__(self, solver: Multistep, steps: GridSteps, part: IsotropicPart, used: list[int]) -> None:
+        eta, h, log_snr = steps.eta, steps.h, steps.start.log_snr
+        self.t, self.s, self.used = steps.start.t.tolist(), steps.end.t.tolist(), used
+        self.intervals = list(zip(log_snr.tolist(), steps.end.log_snr.tolist(), strict=True))
+        self.on_start, self.on_end = (_pairs(part.on(level)) for level in (steps.start, steps.end))
+        self.propagator = part.propagator(steps.start, steps.end, eta).tolist()
+        self.noise_std = np.where(eta > 0, part.noise_std(steps.start, steps.end, eta), 0.0).tolist()
+        self.predictor: list[list[float]] = [[]] * len(steps)
+        self.corrector: list[list[float] | None] = [None] * len(steps)
+        weight, kernel = part.integral_weight(steps.end, eta)[:, None], part.kernel(steps.end, eta)
+        for k in sorted(set(used)):
+            which = np.flatnonzero(np.array(used) == k)
             behind = which[:, None] - np.arange(k)
-            back = clock[behind] - clock[which][:, None] if k > 1 else np.zeros((len(which), 1))
-            past = Past(nodes.some(which), kappa[which], back, nodes.start.t[behind])
-            for n, row in zip(which, (pull[which] * solver.predictor(past)).tolist(), strict=True):
+            back = log_snr[behind] - log_snr[which][:, None] if k > 1 else np.zeros((len(which), 1))
+            history = History(steps.some(which), kernel.some(which), back, steps.start.t[behind])
+            for n, row in zip(which, (weight[which] * solver.predictor(history)).tolist(), strict=True):
                 self.predictor[n] = row
-            # the last state is read by nobody: correcting it would cost an evaluation more
-            some = np.isfinite(h[which]) & ((which < len(nodes) - 1) | solver.reads_again)
-            found = solver.corrector(past.some(some)) if solver.corrects and some.any() else None
+            # nobody evaluates the last state: correcting it would cost an evaluation more
+            some = np.isfinite(h[which]) & ((which < len(steps) - 1) | solver.pece)
+            found = solver.corrector(history.some(some)) if solver.corrects and some.any() else None
             if found is not None:
-                for n, row in zip(which[some], (pull[which][some] * found).tolist(), strict=True):
+                for n, row in zip(which[some], (weight[which][some] * found).tolist(), strict=True):
                     self.corrector[n] = row
+
+
+def _pairs(weights: tuple[np.ndarray, np.ndarray]) -> list[tuple[float, float]]:
+    return list(zip(*(w.tolist() for w in weights), strict=True))

@@ -1,14 +1,13 @@
 """PNDM and iPNDM: Adams' coefficients for even steps, taken on any grid."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import Form, NoiseForm, held
-from scorediff.solvers.exponential.multistep import Multistep, Past
+from scorediff.linear_parts import LinearPart, NoisePart
+from scorediff.solvers.exponential.multistep import History, Multistep
 from scorediff.solvers.exponential.starts import LowerOrderStart, PseudoRungeKuttaStart, StartingProcedure
 
 __all__ = ["PNDM"]
@@ -18,7 +17,7 @@ _ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 
 
 @dataclass(frozen=True)
 class PNDM(Multistep):
-    """iPNDM with k readings (arXiv:2204.13902), and PNDM, the same with its pseudo Runge-Kutta start
+    """iPNDM with k evaluations (arXiv:2204.13902), and PNDM, the same with its pseudo Runge-Kutta start
     (arXiv:2202.09778).
 
     `y_1 = y_0 + (s_1 - s_0) sum_j c_j E_j`, with the coefficients of even steps in s = sigma/alpha whatever the steps:
@@ -28,9 +27,8 @@ class PNDM(Multistep):
 
     k: int = 4
     start: StartingProcedure = LowerOrderStart()
-    form: ClassVar[Form] = NoiseForm()
+    part: LinearPart = field(default=NoisePart(), kw_only=True)
     order = 1
-    exact_on = frozenset({Exact.MEAN, Exact.POINT_MASS})
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2202.09778"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -38,5 +36,5 @@ class PNDM(Multistep):
         "pndm": {"k": 4, "start": PseudoRungeKuttaStart()},
     }
 
-    def predictor(self, past: Past) -> np.ndarray:
-        return held(past.kappa, past.h)[:, None] * np.array(_ADAMS[past.back.shape[1] - 1])
+    def predictor(self, history: History) -> np.ndarray:
+        return history.kernel.h_phi_1(history.h)[:, None] * np.array(_ADAMS[history.back.shape[1] - 1])

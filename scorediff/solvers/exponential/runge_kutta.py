@@ -1,5 +1,6 @@
-"""Exponential Runge-Kutta methods, a tableau each: the single-step solvers of both forms, with exact noise."""
+"""Exponential Runge-Kutta methods, a tableau each: single-step solvers for any linear part, with exact noise."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -7,9 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scorediff.linear_parts import DataPart, IsotropicPart, Kernel, LinearPart, NoisePart
+from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.engine import Exponential, Line, Lines, Nodes
-from scorediff.solvers.exponential.forms import DataForm, Form, NoiseForm, check_kind
+from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
+from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 
 __all__ = [
@@ -25,60 +28,76 @@ __all__ = [
     "HochbruckOstermann",
     "Krogstad",
     "StrehmelWeiner",
-    "runge_kutta_steps",
+    "runge_kutta_plan",
+    "weight_of",
 ]
 
 _P = Phi.of
 
 
-def runge_kutta_steps(tableau: ExponentialTableau, form: Form, nodes: Nodes) -> Iterator[Lines]:
+def weight_of(w: Phi, kernel: Kernel, h: np.ndarray) -> np.ndarray:
+    """The combination `w` of phi-functions at `kappa h`, or of what stands for them with another kernel."""
+    return np.asarray(sum((c * kernel.phi(k, node, h) for (k, node), c in w.terms.items()), np.zeros_like(h)))
+
+
+def runge_kutta_plan(tableau: ExponentialTableau, part: IsotropicPart, steps: GridSteps) -> Iterator[StepPlan]:
     """The steps of a method, evaluations counted within each. Every stage sees the noise up to its own node."""
     c = tableau.c
-    h, eta = nodes.h, nodes.eta
-    z = form.kappa(eta) * h
-    stages = [nodes.inside(ci) for ci in (*c, 1.0)]
+    h, eta = steps.h, steps.eta
+    levels = [steps.inside(ci) for ci in (*c, 1.0)]
     ends = sorted({*c, 1.0} - {0.0})
-    marks = [nodes.start, *(nodes.inside(end) for end in ends)]
-    spreads = [form.spread(a, b, eta) for a, b in pairwise(marks)]
+    marks = [steps.start, *(steps.inside(end) for end in ends)]
+    stds = [part.noise_std(a, b, eta) for a, b in pairwise(marks)]
     columns = []
-    for row, at, end in zip(tableau.rows, stages[1:], (*c[1:], 1.0), strict=True):
-        # u = decay x_0 + pull h sum_j a_ij(z) M_j, with the noise of the intervals up to here carried along
-        pull = form.pull(at, eta) * h
+    for row, at, end in zip(tableau.rows, levels[1:], (*c[1:], 1.0), strict=True):
+        # u = propagator x_0 + integral_weight h sum_j a_ij M_j, and the noise of the intervals up to here
+        kernel, weight = part.kernel(at, eta), part.integral_weight(at, eta) * h
         noises = [
-            np.where(eta > 0, form.decay(mark, at, eta) * spread, 0.0) if stop <= end else np.zeros_like(h)
-            for mark, spread, stop in zip(marks[1:], spreads, ends, strict=True)
+            np.where(eta > 0, part.propagator(mark, at, eta) * std, 0.0) if stop <= end else np.zeros_like(h)
+            for mark, std, stop in zip(marks[1:], stds, ends, strict=True)
         ]
         columns.append(
             (
-                form.decay(nodes.start, at, eta).tolist(),
-                np.stack([pull * w.at(z) for w in row], axis=1).tolist(),
+                part.propagator(steps.start, at, eta).tolist(),
+                np.stack([weight * weight_of(w, kernel, h) for w in row], axis=1).tolist(),
                 np.stack(noises, axis=1).tolist(),
             )
         )
-    times = np.stack([stage.t for stage in stages], axis=1).tolist()
-    clocks = np.stack([mark.log_snr for mark in marks], axis=1).tolist()
-    for n in range(len(nodes)):
+    times = np.stack([level.t for level in levels], axis=1).tolist()
+    log_snrs = np.stack([mark.log_snr for mark in marks], axis=1).tolist()
+    outputs = [np.stack(part.on(level), axis=1).tolist() for level in levels]
+    for n in range(len(steps)):
         noisy = bool(eta[n] > 0)
-        lines = []
-        for i, (decay, weights, noises) in enumerate(columns):
+        stages = []
+        for i, (propagator, weights, noises) in enumerate(columns):
             *before, last = weights[n]
-            # the reading just asked for comes last; where the row does not reach it, it weighs nothing
+            # the newest evaluation comes last; where the row does not reach it, it weighs nothing
             before, last = (weights[n], 0.0) if len(weights[n]) <= i else (before, last)
             numbered = [(j, w) for j, w in enumerate(before) if w]
-            lines.append(Line(times[n][i], decay[n], *form.on(last), numbered, noises[n] if noisy else ()))
-        intervals = list(pairwise(clocks[n])) if noisy else []
-        yield Lines(times[n][-1], lines, intervals, (), tableau.order)
+            on_data, on_noise = outputs[i][n]
+            fresh = noises[n] if noisy else ()
+            stages.append(
+                Stage(times[n][i], propagator[n], last * on_data, last * on_noise, numbered, fresh, (on_data, on_noise))
+            )
+        intervals = list(pairwise(log_snrs[n])) if noisy else []
+        yield StepPlan(times[n][0], times[n][-1], stages, intervals, (), tableau.order)
 
 
 @dataclass(frozen=True)
-class _ExponentialRungeKutta(Exponential):
-    """Subclasses state a tableau, and the form unless it is the data's."""
+class _ExponentialRungeKutta(ExponentialIntegrator):
+    """`u_i = propagator x_t + integral_weight h sum_j a_ij M_j`, and the same with b_i for x_s: subclasses state a
+    tableau, and the linear `part` unless it is the data's.
+    """
 
-    form: Form = field(default=DataForm(), kw_only=True)
-    tableau: ClassVar[ExponentialTableau]
+    part: LinearPart = field(default=DataPart(), kw_only=True)
 
     def __post_init__(self) -> None:
-        check_kind(self, "form", Form, "NoiseForm()")
+        check_kind(self, "part", LinearPart, "NoisePart()")
+
+    @property
+    @abstractmethod
+    def tableau(self) -> ExponentialTableau:
+        """The weights."""
 
     @property
     def order(self) -> int:
@@ -89,16 +108,12 @@ class _ExponentialRungeKutta(Exponential):
         return len(self.tableau.c)
 
     @property
-    def remembers(self) -> int:  # type: ignore[override]
-        return self.form.part
-
-    @property
     def exact_on(self) -> frozenset[Exact]:
-        return frozenset({Exact.MEAN, Exact.POINT_MASS})
+        return exact_on(self.part, noisy=ReverseSDE in self.solves)
 
-    def steps(self, nodes: Nodes) -> Iterator[Lines]:
-        for n, step in enumerate(runge_kutta_steps(self.tableau, self.form, nodes)):
-            yield step.after(n * len(step.lines))
+    def plan(self, steps: GridSteps, part: IsotropicPart) -> Iterator[StepPlan]:
+        for n, step in enumerate(runge_kutta_plan(self.tableau, part, steps)):
+            yield step.after(n * len(step.stages))
 
 
 # u = first-order step to c; b = phi_1 - phi_1/(2c), phi_1/(2c): the difference quotient for the derivative
@@ -106,7 +121,7 @@ def _midpoint(c: float) -> ExponentialTableau:
     return ExponentialTableau(2, (0.0, c), ({},), {1: _P(1) / (2 * c)}, lower={})
 
 
-# b_1 = phi_2 / c: the integral of the line through both readings
+# b_1 = phi_2 / c: the integral of the line through both outputs
 _ERK2 = ExponentialTableau(2, (0.0, 0.5), ({},), {1: 2 * _P(2)}, lower={})
 # Hochbruck and Ostermann's third order at c = 1/3, 2/3: a_21 = (4 / (9 c_1)) phi_2(2z/3), b_2 = 3/2 phi_2
 ERK3 = ExponentialTableau(
@@ -123,10 +138,10 @@ class DPMSolverSinglestep(_ExponentialRungeKutta):
     k: int = 2
     source: ClassVar[str] = "arXiv:2206.00927"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "dpm-2s": {"k": 2, "form": NoiseForm()},
-        "dpm-3s": {"k": 3, "form": NoiseForm()},
-        "dpm++2s": {"k": 2, "form": DataForm()},
-        "dpm++3s": {"k": 3, "form": DataForm()},
+        "dpm-2s": {"k": 2, "part": NoisePart()},
+        "dpm-3s": {"k": 3, "part": NoisePart()},
+        "dpm++2s": {"k": 2, "part": DataPart()},
+        "dpm++3s": {"k": 3, "part": DataPart()},
     }
 
     def __post_init__(self) -> None:
@@ -135,7 +150,7 @@ class DPMSolverSinglestep(_ExponentialRungeKutta):
             raise ValueError(f"k = {self.k}: the singlestep DPM-Solvers have 2 or 3 stages")
 
     @property
-    def tableau(self) -> ExponentialTableau:  # type: ignore[override]
+    def tableau(self) -> ExponentialTableau:
         return MIDPOINT if self.k == 2 else ERK3
 
 
@@ -158,20 +173,20 @@ class RES(_ExponentialRungeKutta):
             raise ValueError(f"k = {self.k}: RES has 2 or 3 stages")
 
     @property
-    def tableau(self) -> ExponentialTableau:  # type: ignore[override]
+    def tableau(self) -> ExponentialTableau:
         return _ERK2 if self.k == 2 else ERK3
 
 
 @dataclass(frozen=True)
 class DPM2(_ExponentialRungeKutta):
-    """k-diffusion's DPM2: the reading at the middle of the log-SNR for the whole step, in noise form (arXiv:2206.00364,
+    """k-diffusion's DPM2: the output at the middle of the log-SNR for the whole step, in noise form (arXiv:2206.00364,
     algorithm 2 with another midpoint).
     """
 
-    form: Form = field(default=NoiseForm(), kw_only=True)
+    part: LinearPart = field(default=NoisePart(), kw_only=True)
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"dpm2": {}}
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(2, (0.0, 0.5), ({},), {1: _P(1)})
+    tableau = ExponentialTableau(2, (0.0, 0.5), ({},), {1: _P(1)})
 
 
 @dataclass(frozen=True)
@@ -180,7 +195,7 @@ class ETD3RK(_ExponentialRungeKutta):
 
     source: ClassVar[str] = "Cox and Matthews 2002"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"etd3rk": {}}
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(
+    tableau = ExponentialTableau(
         3,
         (0.0, 0.5, 1.0),
         ({}, {1: 2 * _P(1)}),
@@ -199,13 +214,11 @@ class CoxMatthews(_ExponentialRungeKutta):
     source: ClassVar[str] = "Cox and Matthews 2002"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"etd4rk": {}}
     # a_30 = phi_1(z/2) (e^(z/2) - 1) / 2 = phi_1(z) - phi_1(z/2)
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(
-        4, (0.0, 0.5, 0.5, 1.0), ({}, {1: _P(1, 0.5) / 2}, {2: _P(1, 0.5)}), _FOURTH
-    )
+    tableau = ExponentialTableau(4, (0.0, 0.5, 0.5, 1.0), ({}, {1: _P(1, 0.5) / 2}, {2: _P(1, 0.5)}), _FOURTH)
 
 
 _KROGSTAD: tuple[Mapping[int, Phi], ...] = ({}, {1: _P(2, 0.5)}, {2: 2 * _P(2)})
-# the reading at the result in place of that at the last stage, which lies there too, to order 3
+# the output at the result in place of that at the last stage, which lies there too, to order 3
 KROGSTAD43 = ExponentialTableau(
     4,
     (0.0, 0.5, 0.5, 1.0, 1.0),
@@ -220,8 +233,8 @@ class Krogstad(_ExponentialRungeKutta):
     """Krogstad's ETDRK4-B, order 4."""
 
     source: ClassVar[str] = "Krogstad 2005"
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"krogstad": {}, "krogstad-noise": {"form": NoiseForm()}}
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(4, (0.0, 0.5, 0.5, 1.0), _KROGSTAD, _FOURTH)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"krogstad": {}, "krogstad-noise": {"part": NoisePart()}}
+    tableau = ExponentialTableau(4, (0.0, 0.5, 0.5, 1.0), _KROGSTAD, _FOURTH)
 
 
 @dataclass(frozen=True)
@@ -229,7 +242,7 @@ class StrehmelWeiner(_ExponentialRungeKutta):
     """Strehmel and Weiner's method, order 4."""
 
     source: ClassVar[str] = "Strehmel and Weiner 1992"
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(
+    tableau = ExponentialTableau(
         4,
         (0.0, 0.5, 0.5, 1.0),
         ({}, {1: _P(2, 0.5) / 2}, {1: -2 * _P(2), 2: 4 * _P(2)}),
@@ -245,7 +258,7 @@ class HochbruckOstermann(_ExponentialRungeKutta):
     """Hochbruck and Ostermann's five stages, order 4 also where the linear part is stiff."""
 
     source: ClassVar[str] = "Hochbruck and Ostermann 2005"
-    tableau: ClassVar[ExponentialTableau] = ExponentialTableau(
+    tableau = ExponentialTableau(
         4,
         (0.0, 0.5, 0.5, 1.0, 0.5),
         ({}, {1: _P(2, 0.5)}, {1: _P(2), 2: _P(2)}, {1: _A52, 2: _A52, 3: _P(2, 0.5) / 4 - _A52}),
@@ -309,4 +322,4 @@ class ExpRK5s8(_ExponentialRungeKutta):
 
     source: ClassVar[str] = "Luan and Ostermann 2014"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exprk5s8": {}}
-    tableau: ClassVar[ExponentialTableau] = _eight_stages()
+    tableau = _eight_stages()

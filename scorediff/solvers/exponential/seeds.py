@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from scorediff.linear_parts import LinearPart, NoisePart
 from scorediff.problems import ReverseSDE
-from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import Form, NoiseForm
 from scorediff.solvers.exponential.runge_kutta import ERK3, MIDPOINT, _ExponentialRungeKutta
 from scorediff.solvers.exponential.tableau import ExponentialTableau
 
@@ -21,10 +20,6 @@ class _ExactNoise(_ExponentialRungeKutta):
     strong_order = 1
 
     @property
-    def exact_on(self) -> frozenset[Exact]:
-        return frozenset({Exact.MEAN} if self.form.part else {Exact.MEAN, Exact.POINT_MASS})
-
-    @property
     def weak_order(self) -> int:
         return min(self.tableau.order, 2)
 
@@ -35,14 +30,14 @@ class SDEDPMSolverPPSinglestep(_ExactNoise):
 
     source: ClassVar[str] = "arXiv:2211.01095"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sde-dpm++2s": {}}
-    tableau: ClassVar[ExponentialTableau] = MIDPOINT
+    tableau = MIDPOINT
 
 
 @dataclass(frozen=True)
 class SEEDS(_ExactNoise):
     """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1."""
 
-    form: Form = field(default=NoiseForm(), kw_only=True)
+    part: LinearPart = field(default=NoisePart(), kw_only=True)
     k: int = 2
     source: ClassVar[str] = "arXiv:2305.14267"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"seeds-2": {"k": 2}, "seeds-3": {"k": 3}}
@@ -53,5 +48,5 @@ class SEEDS(_ExactNoise):
             raise ValueError(f"k = {self.k}: SEEDS has 2 or 3 stages here; SEEDS-1 is SDEDPMSolver(1)")
 
     @property
-    def tableau(self) -> ExponentialTableau:  # type: ignore[override]
+    def tableau(self) -> ExponentialTableau:
         return MIDPOINT if self.k == 2 else ERK3

@@ -1,4 +1,4 @@
-"""How a method that remembers takes its first steps, while there is too little to remember."""
+"""Starting procedures: how a multistep method takes its first steps, while its history is too short."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.solvers.exponential.engine import Line, Lines, Nodes
-from scorediff.solvers.exponential.forms import Form, held
-from scorediff.solvers.exponential.runge_kutta import RES, ExpRK5s8, Krogstad, runge_kutta_steps
+from scorediff.linear_parts import IsotropicPart
+from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
+from scorediff.solvers.exponential.runge_kutta import RES, ExpRK5s8, Krogstad, runge_kutta_plan
 from scorediff.solvers.exponential.tableau import ExponentialTableau
 
 __all__ = ["GradedStart", "LowerOrderStart", "PseudoRungeKuttaStart", "RungeKuttaStart", "StartingProcedure"]
@@ -18,17 +18,19 @@ __all__ = ["GradedStart", "LowerOrderStart", "PseudoRungeKuttaStart", "RungeKutt
 
 @dataclass(frozen=True)
 class StartingProcedure(ABC):
-    """What is done while fewer than the wanted readings are there."""
+    """What is done while there are fewer than the wanted evaluations."""
 
-    #: Does it give the same x / alpha on every schedule, on the same log-SNR nodes?
-    invariant: ClassVar[bool] = True
+    @property
+    def invariant(self) -> bool:
+        """Whether it gives the same x / alpha on every schedule, on the same log-SNR nodes."""
+        return True
 
     @abstractmethod
     def stages(self, order: int) -> int:
         """Evaluations of each of the first steps of a method of this order; 0 where it takes them itself."""
 
     @abstractmethod
-    def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
+    def steps(self, order: int, part: IsotropicPart, steps: GridSteps) -> Iterator[StepPlan]:
         """The first steps, evaluations counted within each."""
 
     def cuts(self, steps: int, order: int, corrected: bool) -> np.ndarray:
@@ -42,7 +44,7 @@ class StartingProcedure(ABC):
 
 @dataclass(frozen=True)
 class LowerOrderStart(StartingProcedure):
-    """As the literature has it: as many readings as there are, 1, 2, 3, ...
+    """As the literature has it: as many evaluations as there are, 1, 2, 3, ...
 
     The first step is of order 1, so that the whole is of order 2 at the most; a corrector lifts that to 3.
     """
@@ -52,7 +54,7 @@ class LowerOrderStart(StartingProcedure):
     def stages(self, order: int) -> int:
         return 0
 
-    def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
+    def steps(self, order: int, part: IsotropicPart, steps: GridSteps) -> Iterator[StepPlan]:
         return iter(())
 
     def order(self, order: int, corrected: bool) -> int:
@@ -61,10 +63,11 @@ class LowerOrderStart(StartingProcedure):
 
 @dataclass(frozen=True)
 class GradedStart(StartingProcedure):
-    """A ramp inside the first step, over substeps that grow: so short at first that its error is of the order wanted.
+    """A graded first step: orders rise within it, over parts that grow, so short at first that the error is of the
+    order wanted.
 
-    A ramp's first step has a local error O(h^q), q = 2, or 3 with a corrector; a method of order p wants O(h^(p+1)).
-    So the first of N steps begins with a part `(8 / N)^((p + 1 - q)/q)` of itself, and the parts that follow grow by
+    A first step of order 1 has a local error O(h^q), q = 2, or 3 with a corrector, where order p wants O(h^(p+1)). So
+    the first of N steps begins with a part `(8 / N)^((p + 1 - q)/q)` of itself, and the parts that follow grow by
     2 at the most: no cut up to N = 8; at 64 steps 2 for order 4 and 4 for order 6, with a corrector.
     """
 
@@ -79,7 +82,7 @@ class GradedStart(StartingProcedure):
     def stages(self, order: int) -> int:
         return 0
 
-    def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
+    def steps(self, order: int, part: IsotropicPart, steps: GridSteps) -> Iterator[StepPlan]:
         return iter(())
 
 
@@ -93,25 +96,25 @@ class RungeKuttaStart(StartingProcedure):
         tableau = self._tableau(order)
         return 0 if tableau is None else len(tableau.c)
 
-    def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
+    def steps(self, order: int, part: IsotropicPart, steps: GridSteps) -> Iterator[StepPlan]:
         tableau = self._tableau(order)
-        return iter(()) if tableau is None else runge_kutta_steps(tableau, form, nodes)
+        return iter(()) if tableau is None else runge_kutta_plan(tableau, part, steps)
 
     def _tableau(self, order: int) -> ExponentialTableau | None:
-        # a ramp does for order 2: its first step is one of order 1
+        # for order 2 a first step of order 1 will do
         known = {3: RES(k=2), 4: RES(k=3), 5: Krogstad(), 6: ExpRK5s8()}
         return known[order].tableau if order > 2 else None
 
 
 @dataclass(frozen=True)
 class PseudoRungeKuttaStart(StartingProcedure):
-    """PNDM's: four readings on each step, weighted as Kutta's are, with first-order steps to the middle of the time
+    """PNDM's: four evaluations on each step, weighted as Kutta's are, with first-order steps to the middle of the time
     (arXiv:2202.09778).
     """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pseudo-runge-kutta": {}}
 
-    invariant: ClassVar[bool] = False
+    invariant = False
 
     def order(self, order: int, corrected: bool) -> int:
         return min(order, 3)
@@ -119,20 +122,25 @@ class PseudoRungeKuttaStart(StartingProcedure):
     def stages(self, order: int) -> int:
         return 4
 
-    def steps(self, order: int, form: Form, nodes: Nodes) -> Iterator[Lines]:
-        middle = nodes.at((nodes.start.t + nodes.end.t) / 2)
+    def steps(self, order: int, part: IsotropicPart, steps: GridSteps) -> Iterator[StepPlan]:
+        middle = steps.at((steps.start.t + steps.end.t) / 2)
         numbers = []
-        for end in (middle, nodes.end):
-            weight = form.pull(end, nodes.eta) * held(form.kappa(nodes.eta), end.log_snr - nodes.start.log_snr)
-            numbers.append((form.decay(nodes.start, end, nodes.eta).tolist(), weight.tolist()))
+        for end in (middle, steps.end):
+            h = end.log_snr - steps.start.log_snr
+            weight = part.integral_weight(end, steps.eta) * part.kernel(end, steps.eta).h_phi_1(h)
+            numbers.append((part.propagator(steps.start, end, steps.eta).tolist(), weight.tolist()))
         (to_middle, half), (to_end, whole) = numbers
-        for n in range(len(nodes)):
-            t, m, s = (float(point.t[n]) for point in (nodes.start, middle, nodes.end))
+        levels = (steps.start, middle, steps.end)
+        outputs = [[w.tolist() for w in part.on(level)] for level in levels]
+        for n in range(len(steps)):
+            t, m, s = (float(level.t[n]) for level in levels)
+            at_t, at_m, at_s = ((on_data[n], on_noise[n]) for on_data, on_noise in outputs)
             weights = [(j, whole[n] * w / 6) for j, w in enumerate((1, 2, 2))]
-            lines = (
-                Line(t, to_middle[n], *form.on(half[n])),
-                Line(m, to_middle[n], *form.on(half[n])),
-                Line(m, to_end[n], *form.on(whole[n])),
-                Line(s, to_end[n], *form.on(whole[n] / 6), before=weights),
+            last = whole[n] / 6
+            stages = (
+                Stage(t, to_middle[n], half[n] * at_t[0], half[n] * at_t[1], remembered=at_t),
+                Stage(m, to_middle[n], half[n] * at_m[0], half[n] * at_m[1], remembered=at_m),
+                Stage(m, to_end[n], whole[n] * at_m[0], whole[n] * at_m[1], remembered=at_m),
+                Stage(s, to_end[n], last * at_s[0], last * at_s[1], weights, remembered=at_s),
             )
-            yield Lines(s, lines, order=2)
+            yield StepPlan(t, s, stages, order=2)

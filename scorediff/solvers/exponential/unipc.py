@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.forms import DataForm, Form, held, phi
-from scorediff.solvers.exponential.multistep import Multistep, Past
+from scorediff.solvers.exponential.multistep import History, Multistep
 from scorediff.solvers.exponential.starts import LowerOrderStart
 
 __all__ = ["UniPC"]
@@ -19,16 +17,18 @@ __all__ = ["UniPC"]
 class UniPC(Multistep):
     """UniPC-k with B_1(h) = h or B_2(h) = e^h - 1, k = 1 .. 4, in data form (arXiv:2302.04867); order k + 1.
 
-    With three readings or more the system is solved, B falls out, and the step is `ExponentialAdamsMoulton`'s; at k =
-    2 the predictor and at k = 1 the corrector have the paper's weight 1/2 instead. The last step is not corrected.
-    "published" is the reference's default: a ramp, and a lower order at the end, which together leave order 2.
+    Predictor and corrector have the weights that `sum_j r_j^(m-1) rho_j = h phi_(m+1)(h) m! / B(h)`, m = 1, 2, ...,
+    gives the differences `(D_j - D_0) / r_j` (9). From three evaluations on B falls out, and the step is
+    `ExponentialAdamsMoulton`'s; at k = 2 the predictor and at k = 1 the corrector have the paper's weight 1/2 instead.
+    The last step is not corrected. "published" is the reference's default: a start of lower order, and a lower order at
+    the end, which together leave order 2.
+
+    `b`: 1 or 2, which B; 2 is the paper's choice for unguided sampling, and its reference's default.
     """
 
-    form: Form = DataForm()  # type: ignore[misc]
     b: int = 2
-    corrects: ClassVar[bool] = True
+    corrects = True
     largest_k: ClassVar[int] = 4
-    exact_on = frozenset({Exact.MEAN, Exact.POINT_MASS})
     source: ClassVar[str] = "arXiv:2302.04867"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **{f"unipc-{k}": {"k": k} for k in (1, 2, 3, 4)},
@@ -41,32 +41,34 @@ class UniPC(Multistep):
         if self.b not in (1, 2):
             raise ValueError(f"b = {self.b!r}: UniPC has B_1 and B_2")
 
-    def predictor(self, past: Past) -> np.ndarray:
-        return self._weights(past, past.back[:, 1:], simplified=2)
+    def predictor(self, history: History) -> np.ndarray:
+        return self._weights(history, history.back[:, 1:], simplified=2)
 
-    def corrector(self, past: Past) -> np.ndarray:
-        found = self._weights(past, np.column_stack([past.h, past.back[:, 1:]]), simplified=1)
-        # the new reading comes first, then that at the node
+    def corrector(self, history: History) -> np.ndarray:
+        found = self._weights(history, np.column_stack([history.h, history.back[:, 1:]]), simplified=1)
+        # the new output comes first, then that at the node
         return np.column_stack([found[:, 1], found[:, 0], found[:, 2:]])
 
-    def _weights(self, past: Past, others: np.ndarray, simplified: int) -> np.ndarray:
-        """Weights of the reading at the node and of those at `others`, of shape (n, p), in log-SNR from it.
+    def _weights(self, history: History, others: np.ndarray, simplified: int) -> np.ndarray:
+        """Weights of the output at the node and of those at `others`, of shape (n, p), in log-SNR from it.
 
         `simplified`: the k whose only weight rho is 1/2.
         """
-        h, z = past.h, past.kappa * past.h
+        h, kernel = history.h, history.kernel
         r = others / h[:, None]
         p = r.shape[1]
-        big_b = z if self.b == 1 else np.expm1(z)
+        h_phi_1 = kernel.h_phi_1(h)
         if not p:
-            return held(past.kappa, h)[:, None]
-        # the integral is (expm1(z) M_0 + B sum_j rho_j (M_j - M_0) / r_j) / kappa
-        if p == 1 and past.back.shape[1] == simplified:
+            return h_phi_1[:, None]
+        # B_1(h) = h, B_2(h) = e^h - 1, over kappa
+        b = h * kernel.at_end() if self.b == 1 else h_phi_1
+        # the integral is h phi_1 M_0 + B sum_j rho_j (M_j - M_0) / r_j
+        if p == 1 and history.back.shape[1] == simplified:
             rho = np.full((len(h), 1), 0.5)
         else:
-            # sum_j r_j^(m-1) rho_j = z phi_(m+1)(z) m! / B, m = 1 .. p
+            # sum_j r_j^(m-1) rho_j = h phi_(m+1) m! / B, m = 1 .. p
             powers = r[:, None, :] ** np.arange(p)[:, None]
-            wanted = np.stack([z * phi(m + 1, z) * math.factorial(m) / big_b for m in range(1, p + 1)], axis=1)
-            rho = np.linalg.solve(powers, wanted[..., None])[..., 0]
-        scaled = (big_b / past.kappa)[:, None] * rho / r
-        return np.column_stack([np.expm1(z) / past.kappa - scaled.sum(1), scaled])
+            moments = [h * kernel.phi(m + 1, 1.0, h) * math.factorial(m) / b for m in range(1, p + 1)]
+            rho = np.linalg.solve(powers, np.stack(moments, axis=1)[..., None])[..., 0]
+        scaled = b[:, None] * rho / r
+        return np.column_stack([h_phi_1 - scaled.sum(1), scaled])
