@@ -4,7 +4,7 @@ With `x = alpha D + sigma E` every one of them turns both problems into
 
     dy = [(m alpha)' D + ((m sigma)' - eta^2 m sigma lambda') E] ds + eta m sigma sqrt(2 |lambda'|) dw,   ' = d/ds,
 
-so a concrete class states its clock `s(t)`, its scale `m`, and those two derivatives.
+so a concrete class states its integration variable `s(t)`, its scale `m`, and those two derivatives.
 """
 
 from abc import ABC, abstractmethod
@@ -41,7 +41,7 @@ class IntegrationVariable(ABC):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
-    def clock(self, schedule: Schedule, t: Any) -> Any:
+    def value(self, schedule: Schedule, t: Any) -> Any:
         """`s` at time `t`."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class RatioVariable(IntegrationVariable):
     def ratio(self, s: Any) -> Any:
         """`sigma / alpha` where the variable is `s`: the inverse."""
 
-    def clock(self, schedule: Schedule, t: Any) -> Any:
+    def value(self, schedule: Schedule, t: Any) -> Any:
         return self.of(schedule.alpha(t), schedule.sigma(t))
 
     def time(self, schedule: Schedule, s: Any) -> Any:
@@ -92,7 +92,7 @@ class Coordinates(IntegrationVariable):
         """Raise ValueError where these coordinates are infinite at an end of the run."""
         for t in (t_from, t_to):
             with np.errstate(all="ignore"):
-                numbers = (self.clock(schedule, t), self.scale(schedule, t), *self.rates(schedule, t))
+                numbers = (self.value(schedule, t), self.scale(schedule, t), *self.rates(schedule, t))
             if not np.all(np.isfinite(numbers)):
                 raise ValueError(
                     f"{self!r} coordinates are infinite at t = {t:.6g} of {schedule!r} (alpha = "
@@ -110,7 +110,7 @@ def _log_snr_slope(schedule: Schedule, t: Any) -> Any:
 class Time(Coordinates):
     """`s = t`, `y = x`."""
 
-    def clock(self, schedule: Schedule, t: Any) -> Any:
+    def value(self, schedule: Schedule, t: Any) -> Any:
         return t
 
     def time(self, schedule: Schedule, s: Any) -> Any:
@@ -138,7 +138,7 @@ class LogSNR(RatioVariable, Coordinates):
 
     # without a detour, which would lose digits
 
-    def clock(self, schedule: Schedule, t: Any) -> Any:
+    def value(self, schedule: Schedule, t: Any) -> Any:
         return schedule.log_snr(t)
 
     def time(self, schedule: Schedule, s: Any) -> Any:
@@ -181,7 +181,10 @@ class DDIMCoordinates(RatioVariable, Coordinates):
 
 @dataclass(frozen=True)
 class Angle(RatioVariable, Coordinates):
-    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends."""
+    """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends.
+
+    `data_std`: c, 1 as for data scaled to it.
+    """
 
     data_std: float = 1.0
 
@@ -236,6 +239,8 @@ class Field:
     """A problem seen in coordinates: what a black-box solver integrates, `dy = drift ds + diffusion dw`.
 
     `s` is a float, or a float64 array of shape (B,); `y` has the shape (B, ...) of the state.
+
+    `problem`: the flow or the reverse SDE. `coordinates`: what it is seen in.
     """
 
     problem: Problem
@@ -249,8 +254,8 @@ class Field:
         """`x` from `y` at time `t`."""
         return y * per_sample(1 / self.coordinates.scale(self.problem.schedule, t), y)
 
-    def clock(self, t: Any) -> Any:
-        return self.coordinates.clock(self.problem.schedule, t)
+    def value(self, t: Any) -> Any:
+        return self.coordinates.value(self.problem.schedule, t)
 
     def time(self, s: Any) -> Any:
         return self.coordinates.time(self.problem.schedule, s)

@@ -61,7 +61,7 @@ class Prediction(ABC):
 @final
 @dataclass(frozen=True)
 class NoisePrediction(Prediction):
-    """`eps` (arXiv:2006.11239)."""
+    """`output = eps` (arXiv:2006.11239)."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"noise-prediction": {}, "epsilon": {}}
 
@@ -72,7 +72,7 @@ class NoisePrediction(Prediction):
 @final
 @dataclass(frozen=True)
 class DataPrediction(Prediction):
-    """`x0`, the denoised sample."""
+    """`output = x0`, the denoised sample."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"data-prediction": {}, "sample": {}}
 

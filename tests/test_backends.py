@@ -185,7 +185,7 @@ def by_tableau(coordinates: Coordinates, grid: Grid, x: Tensor, c: Any, a: Any, 
     moved = Field(FLOW, coordinates)
     y = moved.enter(grid.start, x)
     for t, s in grid.pairs():
-        start, h = moved.clock(t), moved.clock(s) - moved.clock(t)
+        start, h = moved.value(t), moved.value(s) - moved.value(t)
         k: list[Tensor] = []
         for c_i, a_i in zip(c, a, strict=True):
             at = {0: t, 1: s}.get(c_i) or moved.time(start + c_i * h)
@@ -259,7 +259,7 @@ def test_torchsde_srk_is_the_method_of_roessler_written_out(coordinates: Coordin
     moved, draws = Field(SDE, coordinates), noise(5, x)
     y = moved.enter(grid.start, x)
     for t, s in grid.pairs():
-        a, b = float(moved.clock(t)), float(moved.clock(s))
+        a, b = float(moved.value(t)), float(moved.value(s))
         h, size = b - a, abs(b - a) ** 0.5
         w = size * draws(a, b)
         mean = w / 2 + size / 12**0.5 * draws.area(a, b)  # of the path over the step

@@ -56,7 +56,7 @@ X = torch.zeros(2, 2)
         (lambda: sd.encode(FLOW, X, sd.DDIM(), steps=5, terminal=sd.solvers.Denoise()), TypeError, "unexpected keyword argument 'terminal'"),
         (lambda: sd.encode(FLOW, X, sd.DDIM(), steps=5, stepz=5), TypeError, "unexpected keyword argument 'stepz'"),
         (lambda: sd.encode(DENOISER, X, sd.DDPM(), steps=5), TypeError, "DDPM.*solves ReverseSDE, not ProbabilityFlow"),
-        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal=sd.solvers.Denoise), TypeError, "is not a Terminal: give an object"),
+        (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal=sd.solvers.Denoise), TypeError, "is not a Terminal: give one, or its name"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, terminal="denois"), ValueError, "did you mean 'denoise'"),
         (lambda: sd.sample(FLOW, (2, 2), sd.DDIM(), steps=5, spacing="karas"), ValueError, "did you mean 'karras'"),
         (lambda: sd.sample(torch.nn.Linear(2, 2), (2, 2), sd.DDIM(), steps=5), TypeError, "wrap a network in Denoiser"),

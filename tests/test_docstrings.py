@@ -53,4 +53,5 @@ def test_a_field_that_no_docstring_names_is_found():
 @pytest.mark.parametrize("name", [name for name in sd.__all__ if not inspect.ismodule(getattr(sd, name))])
 def test_a_name_at_the_top_has_a_docstring_with_an_example_or_a_formula(name):
     text = inspect.getdoc(getattr(sd, name)) or ""
-    assert ">>>" in text or re.search(r"`[^`]*[=+*/^(-][^`]*`", text), f"{name}: {text}"
+    formula = re.search(r"`[^`]*[=+*/^(-][^`]*`", text) or re.search(r"^ {4}\S.* = ", text, re.MULTILINE)
+    assert ">>>" in text or formula, f"{name}: {text}"

@@ -63,7 +63,7 @@ def test_a_spacing_that_has_the_name_of_coordinates_is_even_in_them(schedule):
     for name, coordinates in registry.names(sd.coordinates.Coordinates).items():
         if type(coordinates).__module__.startswith("scorediff."):
             times = registry.parse(sd.spacings.Spacing, name)(schedule, 9).times
-            steps = np.diff(coordinates.clock(schedule, times) ** (1 / coordinates.rho))
+            steps = np.diff(coordinates.value(schedule, times) ** (1 / coordinates.rho))
             np.testing.assert_allclose(steps, steps[0], rtol=1e-9, err_msg=name)
 
 

@@ -56,11 +56,11 @@ def test_coordinates_are_an_exact_change_of_variables(schedule, coordinates, eta
     moved = Field(problem, coordinates)
     for t in middle_times(schedule):
         x = TARGET.at(schedule, t).sample(3)
-        s, h = moved.clock(t), 1e-5 * t
+        s, h = moved.value(t), 1e-5 * t
         # y = m x, so dy/ds = (m dx/dt + m' x) dt/ds
         m = coordinates.scale(schedule, t)
         m_slope = (coordinates.scale(schedule, t + h) - coordinates.scale(schedule, t - h)) / (2 * h)
-        s_slope = (moved.clock(t + h) - moved.clock(t - h)) / (2 * h)
+        s_slope = (moved.value(t + h) - moved.value(t - h)) / (2 * h)
         expected = (problem.drift(t, x) * m + x * m_slope) / s_slope
         torch.testing.assert_close(moved.drift(s, moved.enter(t, x)), expected, rtol=2e-6, atol=1e-6)
         assert moved.diffusion_at(t) == pytest.approx(problem.diffusion(t) * m / np.sqrt(abs(s_slope)), rel=1e-6)

@@ -11,11 +11,8 @@ from torch import Tensor
 
 from scorediff._core.registry import nearest
 from scorediff.coordinates import Field
-from scorediff.problems import Problem
-from scorediff.solvers.tolerances import check_budget, check_tolerance
-from scorediff.spacings import Grid
 
-__all__ = ["BudgetExhausted", "RunTimes", "check_adaptive", "check_method", "column", "working"]
+__all__ = ["BudgetExhausted", "RunTimes", "check_method", "column", "working"]
 
 _ULPS = 2
 
@@ -33,7 +30,7 @@ class RunTimes:
 
     def __init__(self, field: Field, times: Sequence[float], dtype: torch.dtype) -> None:
         self._field, self._eps = field, _ULPS * torch.finfo(dtype).eps
-        self.values = [float(field.clock(t)) for t in times]
+        self.values = [float(field.value(t)) for t in times]
         self._nodes = sorted(zip(self.values, times, strict=True))
         self._keys = [s for s, _ in self._nodes]
 
@@ -69,13 +66,6 @@ def check_method(solver: Any, method: str, known: Collection[str], elsewhere: st
     if method not in known:
         way_out = elsewhere or f"{nearest(str(method), known)} known: {', '.join(known)}"
         raise ValueError(f"{type(solver).__name__} has no method {method!r}{way_out}")
-
-
-def check_adaptive(solver: Any, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-    """Raise ValueError for coordinates, tolerances or a budget with which an adaptive back end cannot run."""
-    solver.coordinates.check(problem.schedule, grid.start, grid.end)
-    check_tolerance(solver.rtol, solver.atol, dtype)
-    check_budget(solver.max_evaluations, first=1)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def multistep(drift: Drift, grid: Grid, method: str, options: Mapping[str, Any],
 def check_even(coordinates: Coordinates, schedule: Schedule, grid: Grid) -> None:
     """Raise ValueError for a grid that is not even in the integration variable of `coordinates`."""
     coordinates.check(schedule, grid.start, grid.end)
-    steps = np.diff(np.asarray(coordinates.clock(schedule, grid.times)))
+    steps = np.diff(np.asarray(coordinates.value(schedule, grid.times)))
     if np.ptp(steps) > 1e-6 * abs(steps.mean()):
         raise ValueError(
             f"Adams methods want even steps in the integration variable of {coordinates!r}; these are "
@@ -176,5 +176,5 @@ class _EvenSpacing(Spacing):
     coordinates: Coordinates = field(default_factory=Time)
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
-        first, last = (self.coordinates.clock(schedule, t) for t in (t_start, t_end))
+        first, last = (self.coordinates.value(schedule, t) for t in (t_start, t_end))
         return np.asarray(self.coordinates.time(schedule, np.linspace(first, last, steps + 1)))

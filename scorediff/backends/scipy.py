@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.backends._third_party import BudgetExhausted, RunTimes, check_adaptive, check_method
+from scorediff.backends._third_party import BudgetExhausted, RunTimes, check_method
 from scorediff.coordinates import Angle, Coordinates, Field
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.base import Solver, Status, Step
+from scorediff.solvers.base import AdaptiveSolver, Status, Step
 from scorediff.spacings import Grid
 
 __all__ = ["SciPy"]
@@ -24,7 +24,7 @@ _LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)  # SciPy takes no less
 
 
 @dataclass(frozen=True)
-class SciPy(Solver):
+class SciPy(AdaptiveSolver):
     """`scipy.integrate`'s adaptive methods, a sample at a time: its own steps, evaluations, status.
 
     `method`: RK45, RK23, DOP853, Radau, BDF or LSODA; DOP853 by default, the cheapest at tight tolerances. `rtol` and
@@ -39,13 +39,10 @@ class SciPy(Solver):
     """
 
     method: str = "DOP853"
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    rtol: float = field(default=1e-5, kw_only=True)
+    atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
-    max_evaluations: int = 10_000
 
-    adaptive: ClassVar[bool] = True
-    linear: ClassVar[bool] = False
     source: ClassVar[str] = "doi:10.1038/s41592-019-0686-2"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"scipy-{method.lower()}": {"method": method} for method in _ORDERS
@@ -59,8 +56,8 @@ class SciPy(Solver):
         """None for BDF and LSODA, which vary it."""
         return _ORDERS[self.method]
 
-    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-        check_adaptive(self, problem, grid, dtype)
+    def check_ends(self, problem: Problem, grid: Grid) -> None:
+        self.coordinates.check(problem.schedule, grid.start, grid.end)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         batch = x.shape[0]

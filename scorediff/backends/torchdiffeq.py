@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.backends._third_party import check_adaptive, check_method
+from scorediff.backends._third_party import check_method
 from scorediff.backends._torchdiffeq import Drift, SteppedDrift, check_even, even_spacing, multistep, odeint, segments
 from scorediff.coordinates import Angle, Coordinates, Time
 from scorediff.noise import Noise
 from scorediff.problems import Problem
-from scorediff.solvers.base import Solver
+from scorediff.solvers.base import AdaptiveSolver, Solver
 from scorediff.solvers.tolerances import check_tolerance
 from scorediff.spacings import Grid, Spacing, UniformIn
 
@@ -61,7 +61,7 @@ def _check_max_order(max_order: int) -> None:
 
 
 @dataclass(frozen=True)
-class TorchDiffEq(Solver):
+class TorchDiffEq(AdaptiveSolver):
     """torchdiffeq's adaptive methods, with the error of every sample held to `atol + rtol |y|`, RMS over its entries.
 
     `method`: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun; torchdiffeq's own default. `rtol` and `atol`: the
@@ -73,13 +73,10 @@ class TorchDiffEq(Solver):
     """
 
     method: str = "dopri5"
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    rtol: float = field(default=1e-5, kw_only=True)
+    atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
-    max_evaluations: int = 10_000
 
-    adaptive: ClassVar[bool] = True
-    linear: ClassVar[bool] = False
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants(*_ADAPTIVE)
 
@@ -90,8 +87,8 @@ class TorchDiffEq(Solver):
     def order(self) -> int:
         return _ADAPTIVE[self.method]
 
-    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-        check_adaptive(self, problem, grid, dtype)
+    def check_ends(self, problem: Problem, grid: Grid) -> None:
+        self.coordinates.check(problem.schedule, grid.start, grid.end)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         drift = SteppedDrift(problem, self.coordinates, x, grid, budget=self.max_evaluations)
@@ -106,7 +103,7 @@ class TorchDiffEq(Solver):
 
 
 @dataclass(frozen=True)
-class TorchDiffEqSciPy(Solver):
+class TorchDiffEqSciPy(AdaptiveSolver):
     """torchdiffeq's `scipy_solver`: one of `scipy.integrate`'s methods on the whole batch as a single system.
 
     `solver`: LSODA (torchdiffeq's default), RK45, RK23, DOP853, Radau or BDF. `rtol` and `atol`: for every sample;
@@ -119,13 +116,10 @@ class TorchDiffEqSciPy(Solver):
     """
 
     solver: str = "LSODA"
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    rtol: float = field(default=1e-5, kw_only=True)
+    atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
-    max_evaluations: int = 10_000
 
-    adaptive: ClassVar[bool] = True
-    linear: ClassVar[bool] = False
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torchdiffeq-scipy-solver": {}}
 
@@ -136,8 +130,8 @@ class TorchDiffEqSciPy(Solver):
     def order(self) -> int | None:
         return {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5}.get(self.solver)
 
-    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
-        check_adaptive(self, problem, grid, dtype)
+    def check_ends(self, problem: Problem, grid: Grid) -> None:
+        self.coordinates.check(problem.schedule, grid.start, grid.end)
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         # it turns Python's floats into float32 before it casts them to the state's dtype
@@ -167,7 +161,7 @@ class TorchDiffEqFixed(Solver):
     method: str = "rk4"
     coordinates: Coordinates = field(default_factory=Time)
 
-    linear: ClassVar[bool] = False
+    linear = False
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants(*_FIXED)
 
@@ -210,8 +204,8 @@ class TorchDiffEqAdamsBashforth(Solver):
     max_order: int = 5
     coordinates: Coordinates = field(default_factory=Time)
 
-    linear: ClassVar[bool] = False
-    one_step: ClassVar[bool] = False
+    linear = False
+    one_step = False
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torchdiffeq-explicit-adams": {}}
 
@@ -248,12 +242,12 @@ class TorchDiffEqAdamsMoulton(Solver):
     method: str = "implicit_adams"
     max_order: int = 5
     max_iters: int = 4
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    rtol: float = field(default=1e-5, kw_only=True)
+    atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Time)
 
-    linear: ClassVar[bool] = False
-    one_step: ClassVar[bool] = False
+    linear = False
+    one_step = False
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants("implicit_adams", "fixed_adams")
 

@@ -1,6 +1,5 @@
 """`scorediff demo`."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,8 +125,8 @@ def _sheet(seed: int, progress: bool) -> list[_Row]:
 def _within_budget(solver: Any) -> "tuple[Solver, dict[str, Any]]":
     import scorediff as sd
 
-    if solver.adaptive:
-        return dataclasses.replace(solver, rtol=_SHEET_TOLERANCE, atol=_SHEET_TOLERANCE), {}
+    if isinstance(solver, sd.AdaptiveSolver):
+        return solver.at(_SHEET_TOLERANCE), {}
     return solver, {"steps": max(_SHEET_BUDGET // (solver.nfe or 1), 1), "spacing": sd.spacings.UniformLogSNR()}
 
 

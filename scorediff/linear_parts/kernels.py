@@ -98,6 +98,8 @@ class VarianceKernel(Kernel):
         k(tau) = (r_1 / r)^q s / r = sin(a) e^tau (1 + sin(a)^2 (e^(2 tau) - 1))^(-(q+1)/2),   a = atan(s_1 / sqrt v).
 
     `sine`, `cosine`: those of a, sigma_1 / R_1 and alpha_1 sqrt(v) / R_1.
+
+    `q`: of each step.
     """
 
     sine: np.ndarray

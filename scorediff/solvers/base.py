@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -20,7 +20,11 @@ __all__ = ["AdaptiveSolver", "Exact", "Solver", "Status", "Step", "check_log_snr
 
 
 class Status(IntEnum):
-    """How a sample fares."""
+    """How a sample fares.
+
+    >>> Status(1).name
+    'BUDGET_EXHAUSTED'
+    """
 
     RUNNING = -1
     SUCCESS = 0
@@ -208,6 +212,12 @@ class AdaptiveSolver(Solver):
     def least_evaluations(self) -> int:
         """What a first step takes."""
         return 1
+
+    @property
+    def has_default_tolerance(self) -> bool:
+        """Whether its tolerances are those that it has where nobody says otherwise."""
+        own = {f.name: f.default for f in fields(self)}
+        return (self.rtol, self.atol) == (own["rtol"], own["atol"])
 
     def at(self, tolerance: float) -> Self:
         """The same solver at another tolerance, relative and absolute."""

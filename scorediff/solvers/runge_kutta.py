@@ -77,11 +77,11 @@ class _RungeKutta(Solver):
         moved, work, tableau = Field(problem, self.coordinates), Workspace(), self.tableau
         y = moved.enter(grid.start, x)
         for t, s in grid.pairs():
-            start, h = moved.clock(t), moved.clock(s) - moved.clock(t)
+            start, h = moved.value(t), moved.value(s) - moved.value(t)
             slopes: list[Any] = []
             for c, row in zip(tableau.c, tableau.a, strict=True):
                 stage = work.combine((1.0, y), *((h * a, k) for a, k in zip(row, slopes, strict=True)))
-                # grid nodes are passed on as they are, not through the clock and back
+                # grid nodes are passed on as they are, not through the variable and back
                 at = t if c == 0 else s if c == 1 else min(max(moved.time(start + c * h), min(t, s)), max(t, s))
                 slopes.append(moved.drift_at(at, stage))
             y = work.combine((1.0, y), *((h * b, k) for b, k in zip(tableau.b, slopes, strict=True)))
@@ -90,7 +90,10 @@ class _RungeKutta(Solver):
 
 @dataclass(frozen=True)
 class Euler(_RungeKutta):
-    """Euler's method; in DDIM coordinates it is DDIM."""
+    """Euler's method; in DDIM coordinates it is DDIM.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     order = 1
     source: ClassVar[str] = "Euler 1768"
@@ -99,7 +102,11 @@ class Euler(_RungeKutta):
 
 @dataclass(frozen=True)
 class Heun(_RungeKutta):
-    """Heun's method; "edm-heun" is EDM's, in DDIM coordinates on its own grid (arXiv:2206.00364)."""
+    """Heun's method: `y' = y_0 + h k(y_0)`, `y_1 = y_0 + h (k(y_0) + k(y')) / 2`; "edm-heun" is EDM's, in DDIM
+    coordinates on its own grid (arXiv:2206.00364, algorithm 1).
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     order = 2
     tableau: ClassVar[Tableau] = Tableau(c=(0.0, 1.0), a=((), (1.0,)), b=(0.5, 0.5))
@@ -112,6 +119,8 @@ class RK2(_RungeKutta):
     """Order 2 with its second stage at `alpha` of the step: EDM's general family (arXiv:2206.00364, algorithm 3).
 
     1/2 is the midpoint method, 1 Heun's.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
     """
 
     alpha: float = 0.5
@@ -136,7 +145,10 @@ class RK2(_RungeKutta):
 
 @dataclass(frozen=True)
 class Kutta3(_RungeKutta):
-    """Kutta's method of order 3; in DDIM coordinates DEIS' rho-Kutta (arXiv:2204.13902)."""
+    """Kutta's method of order 3; in DDIM coordinates DEIS' rho-Kutta (arXiv:2204.13902).
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     order = 3
     source: ClassVar[str] = "Kutta 1901"
@@ -149,7 +161,10 @@ class Kutta3(_RungeKutta):
 
 @dataclass(frozen=True)
 class RK4(_RungeKutta):
-    """The classical method of order 4."""
+    """The classical method of order 4.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     order = 4
     source: ClassVar[str] = "Kutta 1901"

@@ -37,7 +37,10 @@ class _BlackBoxSDE(Solver):
 
 @dataclass(frozen=True)
 class EulerMaruyama(_BlackBoxSDE):
-    """`y_1 = y_0 + a_0 h + b_0 sqrt|h| z`."""
+    """`y_1 = y_0 + a_0 h + b_0 sqrt|h| z`.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     weak_order = 1
     strong_order = 1
@@ -51,7 +54,7 @@ class EulerMaruyama(_BlackBoxSDE):
         moved, work = Field(problem, self.coordinates), Workspace()
         y = moved.enter(grid.start, x)
         for t, s in grid.pairs():
-            start, end = float(moved.clock(t)), float(moved.clock(s))
+            start, end = float(moved.value(t)), float(moved.value(s))
             std = float(moved.diffusion_at(t)) * abs(end - start) ** 0.5
             y = work.combine((1.0, y), (end - start, moved.drift_at(t, y)), (std, noise(start, end)))
             yield s, moved.leave(s, y)
@@ -59,7 +62,10 @@ class EulerMaruyama(_BlackBoxSDE):
 
 @dataclass(frozen=True)
 class StochasticHeun(_BlackBoxSDE):
-    """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, then `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`."""
+    """`y' = y_0 + a_0 h + b_0 sqrt|h| z`, then `y_1 = y_0 + (a_0 + a(y')) h / 2 + (b_0 + b_1) sqrt|h| z / 2`.
+
+    `coordinates`: what it steps in, time by default, as textbooks have it.
+    """
 
     weak_order = 2
     strong_order = 1
@@ -73,7 +79,7 @@ class StochasticHeun(_BlackBoxSDE):
         moved, work = Field(problem, self.coordinates), Workspace()
         y = moved.enter(grid.start, x)
         for t, s in grid.pairs():
-            start, end = float(moved.clock(t)), float(moved.clock(s))
+            start, end = float(moved.value(t)), float(moved.value(s))
             h, z = end - start, noise(start, end)
             b_0, b_1 = (float(moved.diffusion_at(node)) * abs(h) ** 0.5 for node in (t, s))
             a_0 = moved.drift_at(t, y)

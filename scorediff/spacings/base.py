@@ -65,7 +65,7 @@ def uniform_in(coordinates: Coordinates, schedule: Schedule, t_start: float, t_e
 
     Raises ValueError where it is infinite at an end.
     """
-    first, last = finite_ends(coordinates.clock(schedule, t_start), coordinates.clock(schedule, t_end), t_start, t_end)
+    first, last = finite_ends(coordinates.value(schedule, t_start), coordinates.value(schedule, t_end), t_start, t_end)
     if coordinates.rho == 1.0:
         return np.asarray(coordinates.time(schedule, first * (1 - u) + last * u))
     root = first ** (1 / coordinates.rho) * (1 - u) + last ** (1 / coordinates.rho) * u

@@ -1,6 +1,5 @@
 """Measuring solvers: against the true trajectory on the flow, against the true distribution on an SDE."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from scorediff.coordinates import Angle
 from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.sampling import sample
-from scorediff.solvers import RK45, Solution, Solver
+from scorediff.solvers import RK45, AdaptiveSolver, Solution, Solver
 from scorediff.solvers.solve import resolve
 from scorediff.spacings import Spacing
 from scorediff.study.result import WorkPrecision
@@ -198,12 +197,10 @@ def _named(solvers: Mapping[str, Solver | str] | Sequence[Solver | str]) -> dict
     return named
 
 
-def _at_tolerances(solver: Any, rtols: Sequence[float], dtype: torch.dtype) -> list[Solver]:
-    born_with = {f.name: f.default for f in dataclasses.fields(solver) if f.name in ("rtol", "atol")}
-    if not born_with or any(getattr(solver, name) != value for name, value in born_with.items()):
+def _at_tolerances(solver: Solver, rtols: Sequence[float], dtype: torch.dtype) -> list[Solver]:
+    if not isinstance(solver, AdaptiveSolver) or not solver.has_default_tolerance:
         return [solver]
-    bearable = [rtol for rtol in rtols if rtol >= 10 * torch.finfo(dtype).eps]
-    return [dataclasses.replace(solver, **dict.fromkeys(born_with, rtol)) for rtol in bearable]
+    return [solver.at(rtol) for rtol in rtols if rtol >= 10 * torch.finfo(dtype).eps]
 
 
 def _trajectory_row(

@@ -12,7 +12,7 @@ from torch import Tensor
 from scorediff.denoiser import DenoiserBase
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
-from scorediff.solvers import Solver, SolverError, solve
+from scorediff.solvers import AdaptiveSolver, Solver, SolverError, solve
 from scorediff.spacings import Grid, Spacing
 from scorediff.targets import Gaussian, GaussianMixture, Target
 from scorediff.verify.kolmogorov import POINTS, characteristic_error
@@ -183,12 +183,11 @@ class Ladder:
         return ConvergencePoint(steps, evaluations, float((solution.x - truth).square().mean().sqrt()))
 
     def _at_tolerances(self, start: Tensor, truth: Tensor) -> list[ConvergencePoint]:
-        fields = {f.name for f in dataclasses.fields(self.solver)} & {"rtol", "atol"}
-        if not fields:
-            raise Unmeasurable("an adaptive solver without rtol or atol has no ladder of tolerances")
+        if not isinstance(self.solver, AdaptiveSolver):
+            raise Unmeasurable("a solver that chooses its steps and is not an AdaptiveSolver has no tolerance to lower")
         points: list[ConvergencePoint] = []
         for tolerance in _TOLERANCES:
-            tightened: Any = dataclasses.replace(self.solver, **dict.fromkeys(fields, tolerance))
+            tightened = self.solver.at(tolerance)
             point = self._tried(partial(self._trajectory, start=start, truth=truth, solver=tightened), Grid(self.span))
             if points and point.steps <= points[-1].steps:
                 continue  # the same steps again say nothing new

@@ -54,7 +54,7 @@ def _truth(
     exact = target.denoiser(schedule)
     # a guided equation may have kinks and jumps, which a method of order 8 takes badly, and samples one by one well
     denoiser, method, x = (
-        (_AsOne(exact), partial(SciPy, "DOP853", 1e-13, 1e-13), start[None])
+        (_AsOne(exact), partial(SciPy, "DOP853", rtol=1e-13, atol=1e-13), start[None])
         if guidance is None
         else (guidance(exact), partial(RK45, 1e-10, 1e-10), start)
     )

@@ -9,11 +9,11 @@ import numpy as np
 from scorediff._core.progress import each
 from scorediff.lab.checkpoints import Checkpoint
 from scorediff.lab.data import Data
-from scorediff.lab.experiments.table import Experiment, check_fit, loose, starts
+from scorediff.lab.experiments.table import Experiment, check_fit, starts
 from scorediff.lab.metrics import Extractor, features, frechet_distance
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.sampling import sample
-from scorediff.solvers import Solver
+from scorediff.solvers import AdaptiveSolver, Solver
 from scorediff.solvers.solve import resolve
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def quality(
     ]
     for name in solvers:
         solver = resolve(name)
-        if solver.adaptive:
-            runs += [(name, 0.0, f"rtol {tolerance}", loose(solver, tolerance)) for tolerance in TOLERANCES]
+        if isinstance(solver, AdaptiveSolver):
+            runs += [(name, 0.0, f"rtol {tolerance}", solver.at(tolerance)) for tolerance in TOLERANCES]
         else:
             runs += [(name, 0.0, s, solver) for s in sorted({max(b // (solver.nfe or 1), 1) for b in budgets})]
     real = features(data, extractor, batch_size=batch_size)

@@ -10,11 +10,11 @@ from torch import nn
 from scorediff._core import registry
 from scorediff._core.progress import each
 from scorediff.lab.checkpoints import Checkpoint
-from scorediff.lab.experiments.table import Experiment, loose, rms, starts
+from scorediff.lab.experiments.table import Experiment, rms, starts
 from scorediff.lab.pictures import draw_rows, new_figure, save_figure
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.sampling import sample
-from scorediff.solvers import ExponentialAdams, Solver, SolverError, Status
+from scorediff.solvers import AdaptiveSolver, ExponentialAdams, Solver, SolverError, Status
 from scorediff.verify.runs import stochastic
 
 __all__ = ["switching"]
@@ -50,7 +50,7 @@ def switching(
         problem: Any = flow if on_flow else ReverseSDE(checkpoint.denoiser)
         try:
             with _at_most(20 * budget * n, checkpoint.net):
-                used = loose(solver, 0.03) if solver.adaptive else solver
+                used = solver.at(0.03) if isinstance(solver, AdaptiveSolver) else solver
                 made = sample(problem, solver=used, **given, seed=seed, progress=False, **_steps(solver, budget))
         except (ValueError, SolverError) as error:
             rows.append((name, float("nan"), float("nan"), str(error)))

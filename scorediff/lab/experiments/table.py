@@ -1,7 +1,6 @@
 """What an experiment returns, and what all of them begin with."""
 
 import csv
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,8 @@ from scorediff._core.tables import aligned
 from scorediff.lab.checkpoints import Checkpoint
 from scorediff.lab.data import Data
 from scorediff.sampling import prior
-from scorediff.solvers import Solver
 
-__all__ = ["Experiment", "check_fit", "loose", "rms", "starts"]
+__all__ = ["Experiment", "check_fit", "rms", "starts"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,6 @@ def check_fit(checkpoint: Checkpoint, data: Data, n: int | None = None) -> None:
         raise ValueError(f"{data.title} has {data.classes} classes, and the network knows {checkpoint.classes}")
     if n is not None and n > len(data):
         raise ValueError(f"n = {n}: {data.title} has {len(data)} samples")
-
-
-def loose(solver: Solver, tolerance: float) -> Solver:
-    """An adaptive solver at another tolerance."""
-    fields = {f.name for f in dataclasses.fields(solver)} & {"rtol", "atol"}
-    return dataclasses.replace(solver, **dict.fromkeys(fields, tolerance))
 
 
 def rms(a: Tensor, b: Tensor) -> Tensor:

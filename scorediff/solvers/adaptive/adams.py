@@ -54,6 +54,8 @@ class ExponentialAdams(AdaptiveSolver):
     `Angle(data_std / 2)`, where the distribution of the data comes apart into its modes, and `LogShift` over the scales
     of a part of several variances. `data_std`: the data's standard deviation per entry, that of the part where it knows
     it, else 1. `largest_k`: 8, beyond which nothing is gained. `controller`: what chooses the steps.
+
+    `rtol`, `atol`, `max_evaluations`: the tolerance and the budget, as of every `AdaptiveSolver`.
     """
 
     rtol: float = 1e-3

@@ -65,7 +65,10 @@ class Controller(ABC):
 
 @dataclass(frozen=True)
 class IController(Controller):
-    """`e_0^(-1/q)`: the plain rule, by which the next error would be the tolerance if the step alone decided it."""
+    """`e_0^(-1/q)`: the plain rule, by which the next error would be the tolerance if the step alone decided it.
+
+    `safety`, `shrink`, `grow`, `first_steps` and `grow_first` are those of every `Controller`.
+    """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"i": {}}
 
@@ -78,6 +81,8 @@ class PIController(Controller):
     """`e_0^(-integral/q) (e_1/e_0)^(proportional/q)`: smoother where the stiffness limits the step (Gustafsson 1991).
 
     `integral`, `proportional`: 0.3 and 0.4, his.
+
+    `safety`, `shrink`, `grow`, `first_steps` and `grow_first` are those of every `Controller`.
     """
 
     integral: float = 0.3
@@ -98,6 +103,8 @@ class PIDController(Controller):
     """`e_0^(-integral/q) (e_1/e_0)^(proportional/q) (e_1^2/(e_0 e_2))^(derivative/q)` (Soderlind 2003).
 
     `integral`, `proportional`: those of `PIController`; `derivative`: a little, which damps what still swings.
+
+    `safety`, `shrink`, `grow`, `first_steps` and `grow_first` are those of every `Controller`.
     """
 
     integral: float = 0.3

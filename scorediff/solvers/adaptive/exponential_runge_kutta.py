@@ -149,7 +149,12 @@ class _Run(AdaptiveRun):
 
 @dataclass(frozen=True)
 class ExponentialRungeKutta32(_ExponentialPair):
-    """Hochbruck and Ostermann's order 3 at thirds of the step, with order 2 embedded; 3 evaluations a step."""
+    """Hochbruck and Ostermann's order 3 at thirds of the step, with order 2 embedded; 3 evaluations a step.
+
+    `rtol`, `atol`, `max_evaluations`: as of every `AdaptiveSolver`. `data_std`: the data's standard deviation per
+    entry, 1 as for data scaled to it. `part`: the linear part, that of the data by default. `controller`: what
+    chooses the steps, by default never more than three times as long.
+    """
 
     source: ClassVar[str] = "arXiv:2206.00927"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exp-rk32": {}}
@@ -164,6 +169,8 @@ class ExponentialRungeKutta43(_ExponentialPair):
     4 evaluations a step: that one is the first of the next one. The two evaluations whose difference is the estimate
     may agree where both are wrong: at loose tolerances, and from data to noise, errors of fifty tolerances occur, and
     larger ones above 1e-4 with a part that leaves little at the start, such as `Preconditioned`.
+
+    `rtol`, `atol`, `max_evaluations`, `data_std`, `part` and `controller` are those of `ExponentialRungeKutta32`.
     """
 
     source: ClassVar[str] = "Krogstad 2005"

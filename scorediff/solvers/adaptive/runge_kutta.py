@@ -67,7 +67,7 @@ class _Run(AdaptiveRun):
         self.field, self.schedule, self.dtype = Field(problem, solver.coordinates), problem.schedule, x.dtype
         self.cost = len(self.tableau.b) - 1
         segments = Segments.of(problem.denoiser, grid)
-        variable, inverse = self.field.clock, self.field.time
+        variable, inverse = self.field.value, self.field.time
         stepping = Stepping.at_start(segments, variable, inverse, solver.controller, x.shape[0])
         # errors weigh as they do in data of unit variance
         super().__init__(solver, stepping, solver.calibration / float(error_weight(self.schedule, grid.end)))
@@ -145,6 +145,10 @@ class RK45(_Pair):
     Steps that fail are shortened for that sample alone; samples that arrive leave the network's batch.
     `max_evaluations` is per sample. The answer for a sample does not depend on its neighbours (bit for bit, where the
     network's does not). Save times, and times where the denoiser jumps, are landed on.
+
+    `rtol`, `atol`: the tolerance, as SciPy has it but for its size. `max_evaluations`: the budget of each sample.
+    `coordinates`: what it steps in; those of the angle are regular at both ends. `controller`: what chooses the
+    steps.
     """
 
     order = 5
@@ -170,7 +174,10 @@ class RK45(_Pair):
 
 @dataclass(frozen=True)
 class RK23(_Pair):
-    """Bogacki and Shampine's pair of orders 3 and 2: three evaluations a step, for loose tolerances."""
+    """Bogacki and Shampine's pair of orders 3 and 2: three evaluations a step, for loose tolerances.
+
+    `rtol`, `atol`, `max_evaluations`, `coordinates` and `controller` are those of `RK45`.
+    """
 
     order = 3
     source: ClassVar[str] = "doi:10.1016/0893-9659(89)90079-7"

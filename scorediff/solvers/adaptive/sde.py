@@ -45,6 +45,8 @@ class AdaptiveSDE(AdaptiveSolver):
     `rtol`: 1e-2, since strong errors fall slowly. `data_std`: the data's standard deviation per entry, 1 as for data
     scaled to it. `part`: the linear part, M what it leaves, the data by default. `controller`: what chooses the steps,
     for errors that scatter.
+
+    `atol`, `max_evaluations`: as of every `AdaptiveSolver`.
     """
 
     rtol: float = 1e-2

@@ -32,6 +32,9 @@ class Proposal:
 class Stepping:
     """The stepping state of one run, arrays of shape (B,); `variable` is what steps are taken in, a function of time,
     and `inverse` its inverse.
+
+    `segments`: the parts of the run. `controller`: what chooses the steps. `t`, `s`: where each sample is, in time
+    and in the variable. `h`: its next step.
     """
 
     segments: Segments

@@ -47,14 +47,14 @@ class _Adams(Multistep):
         schedule, first = steps.schedule, steps.start.log_snr[:, None]
         lo, hi = schedule.domain
         # the variable's own numbers range over many decades: taken in units of its step
-        start = self.variable.clock(schedule, steps.start.t[:, None])
-        size = self.variable.clock(schedule, steps.end.t[:, None]) - start
+        start = self.variable.value(schedule, steps.start.t[:, None])
+        size = self.variable.value(schedule, steps.end.t[:, None]) - start
 
         def at(u: np.ndarray) -> np.ndarray:
             t = np.clip(schedule.time_at(first + u), lo, hi)
-            return np.asarray((self.variable.clock(schedule, t) - start) / size)
+            return np.asarray((self.variable.value(schedule, t) - start) / size)
 
-        return lagrange_weights(history.kernel, history.h, (self.variable.clock(schedule, times) - start) / size, at)
+        return lagrange_weights(history.kernel, history.h, (self.variable.value(schedule, times) - start) / size, at)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class ExponentialAdamsBashforth(_Adams):
         x_s = propagator x_t + integral_weight sum_j w_j M_j,   w_j = INT_0^h k(h - u) l_j(u) du
 
     l_j are Lagrange's polynomials in the integration `variable` through the last k nodes, k the part's kernel.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     source: ClassVar[str] = "Hochbruck and Ostermann 2011"
@@ -95,6 +97,9 @@ class ExponentialAdamsMoulton(_AdamsMoulton):
 
     The output at the predicted state is the one that is remembered. The last step is not corrected: its one predicted
     step has the local error that the order wants.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
+    variable of the polynomials, the log-SNR by default.
     """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -105,7 +110,11 @@ class ExponentialAdamsMoulton(_AdamsMoulton):
 
 @dataclass(frozen=True)
 class ExponentialAdamsPECE(_AdamsMoulton):
-    """The same, and the corrected state is evaluated again, PECE: order k + 1, two evaluations a step."""
+    """The same, and the corrected state is evaluated again, PECE: order k + 1, two evaluations a step.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
+    variable of the polynomials, the log-SNR by default.
+    """
 
     pece = True
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"exp-pece{k}": {"k": k} for k in (2, 3)}
@@ -116,6 +125,9 @@ class DEIS(_Adams):
     """DEIS tAB: the noise as a polynomial in time through k nodes, order k (arXiv:2204.13902). The paper counts k - 1.
 
     Its weights are integrated to rounding.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
+    variable, time.
     """
 
     part: LinearPart = field(default=NoisePart(), kw_only=True)
@@ -130,6 +142,9 @@ class LMS(_Adams):
     """The linear multistep method of Karras' sigma: the noise as a polynomial in sigma/alpha through k nodes, order k.
 
     DEIS calls it rho-AB.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
+    variable, sigma / alpha.
     """
 
     part: LinearPart = field(default=NoisePart(), kw_only=True)
@@ -145,6 +160,9 @@ class SASolver(_AdamsMoulton):
 
     The predictor uses `k` evaluations, the corrector `corrector_k` of them and the new one, and the same noise; with 0
     the predictor stands alone. Weak order 2; on the flow the order of the deterministic method.
+
+    `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
+    variable of the polynomials, the log-SNR by default.
     """
 
     k: int = 3

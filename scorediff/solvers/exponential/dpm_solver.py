@@ -47,6 +47,8 @@ class DPMSolver(_DPMSolver):
         x_s = (alpha_s / alpha_t) x_t - sigma_s (e^h - 1) E(x_t)                                       k = 1, (3.7)
 
     h is the step in log-SNR from t to s; k = 2 and 3 put for E what `DPMSolverPP` puts for D.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     part: LinearPart = field(default=NoisePart(), kw_only=True)
@@ -68,6 +70,8 @@ class DPMSolverPP(_DPMSolver):
     h is the step in log-SNR from t to s, h_-1 the one before, r = h_-1 / h, and D_-1 the data before t. In the code:
     sigma_s / sigma_t is the part's propagator, alpha_s its integral weight, 1 - e^(-h) its kernel's `h_phi_1`, and the
     bracket is `predictor`. "edm" takes out a Gaussian of the data's variance, as EDM's preconditioning does.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     source: ClassVar[str] = "arXiv:2211.01095"
@@ -95,7 +99,9 @@ class _SDE(_DPMSolver):
 class SDEDPMSolver(_SDE):
     """SDE-DPM-Solver-1, -2M and -3M: the reverse SDE in noise form, any eta (arXiv:2211.01095).
 
-    x_s = (alpha_s / alpha_t) x_t - (1 + eta^2) sigma_s (e^h - 1) E + eta sigma_s sqrt(e^(2h) - 1) z
+        x_s = (alpha_s / alpha_t) x_t - (1 + eta^2) sigma_s (e^h - 1) E + eta sigma_s sqrt(e^(2h) - 1) z
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     part: LinearPart = field(default=NoisePart(), kw_only=True)
@@ -111,6 +117,8 @@ class SDEDPMSolverPP(_SDE):
 
     with D as in `DPMSolverPP`. k = 1 is stochastic gDDIM (arXiv:2206.05564). A noise that each step sees keeps the weak
     order of 3M at 2.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -21,6 +21,8 @@ class ERSDE(Multistep):
 
     The paper's noise function fn is the problem's eta, `eta^2 = s fn'(s)/fn(s) - 1`: fn = s^2 is eta = 1, and its own
     is `ERNoise(schedule)`. D' is a difference on one side, and so k = 3 is of the order of k = 2.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     k: int = 3

@@ -16,7 +16,10 @@ __all__ = ["GridSteps", "Stage", "StepPlan", "etas"]
 
 @dataclass(frozen=True)
 class GridSteps:
-    """The steps of a grid, from `start` to `end`, of shape (steps,); `h = log_snr_1 - log_snr_0`, and `eta` of each."""
+    """The steps of a grid, from `start` to `end`, of shape (steps,); `h = log_snr_1 - log_snr_0`, and `eta` of each.
+
+    `schedule`: what it is a grid of.
+    """
 
     schedule: Schedule
     start: NoiseLevel

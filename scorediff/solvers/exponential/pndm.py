@@ -23,6 +23,8 @@ class PNDM(Multistep):
     `y_1 = y_0 + (s_1 - s_0) sum_j c_j E_j`, with the coefficients of even steps in s = sigma/alpha whatever the steps:
     of order k where they are even and the start is good, of order 2 on smoothly graded grids, and 1 in general, which
     is what is declared.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     k: int = 4

@@ -133,6 +133,8 @@ ERK3 = ExponentialTableau(
 class DPMSolverSinglestep(_ExponentialRungeKutta):
     """DPM-Solver-2S and -3S in noise form (arXiv:2206.00927), and DPM-Solver++ 2S and 3S in data form
     (arXiv:2211.01095). `k` is the number of stages, and the order.
+
+    `part`: the linear part that is taken out, the data by default.
     """
 
     k: int = 2
@@ -161,6 +163,8 @@ MIDPOINT = _midpoint(0.5)
 class RES(_ExponentialRungeKutta):
     """The refined exponential solvers RES-2 and RES-3 (arXiv:2308.02157), `k` stages: phi_2 where DPM-Solver-2S has
     phi_1/2.
+
+    `part`: the linear part that is taken out, the data by default.
     """
 
     k: int = 2
@@ -181,6 +185,8 @@ class RES(_ExponentialRungeKutta):
 class DPM2(_ExponentialRungeKutta):
     """k-diffusion's DPM2: the output at the middle of the log-SNR for the whole step, in noise form (arXiv:2206.00364,
     algorithm 2 with another midpoint).
+
+    `part`: the linear part that is taken out, the noise by default.
     """
 
     part: LinearPart = field(default=NoisePart(), kw_only=True)
@@ -191,7 +197,10 @@ class DPM2(_ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class ETD3RK(_ExponentialRungeKutta):
-    """Cox and Matthews' third order: Kutta's method made exponential."""
+    """Cox and Matthews' third order: Kutta's method made exponential.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "Cox and Matthews 2002"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"etd3rk": {}}
@@ -209,7 +218,10 @@ _FOURTH = {1: 2 * _P(2) - 4 * _P(3), 2: 2 * _P(2) - 4 * _P(3), 3: -_P(2) + 4 * _
 
 @dataclass(frozen=True)
 class CoxMatthews(_ExponentialRungeKutta):
-    """ETD4RK: the classical order 4, made exponential; its stiff order is 2."""
+    """ETD4RK: the classical order 4, made exponential; its stiff order is 2.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "Cox and Matthews 2002"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"etd4rk": {}}
@@ -230,7 +242,10 @@ KROGSTAD43 = ExponentialTableau(
 
 @dataclass(frozen=True)
 class Krogstad(_ExponentialRungeKutta):
-    """Krogstad's ETDRK4-B, order 4."""
+    """Krogstad's ETDRK4-B, order 4.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "Krogstad 2005"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"krogstad": {}, "krogstad-noise": {"part": NoisePart()}}
@@ -239,7 +254,10 @@ class Krogstad(_ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class StrehmelWeiner(_ExponentialRungeKutta):
-    """Strehmel and Weiner's method, order 4."""
+    """Strehmel and Weiner's method, order 4.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "Strehmel and Weiner 1992"
     tableau = ExponentialTableau(
@@ -255,7 +273,10 @@ _A52 = _P(2, 0.5) / 2 - _P(3) + _P(2) / 4 - _P(3, 0.5) / 2
 
 @dataclass(frozen=True)
 class HochbruckOstermann(_ExponentialRungeKutta):
-    """Hochbruck and Ostermann's five stages, order 4 also where the linear part is stiff."""
+    """Hochbruck and Ostermann's five stages, order 4 also where the linear part is stiff.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "Hochbruck and Ostermann 2005"
     tableau = ExponentialTableau(
@@ -318,7 +339,10 @@ def _eight_stages() -> ExponentialTableau:
 
 @dataclass(frozen=True)
 class ExpRK5s8(_ExponentialRungeKutta):
-    """Luan and Ostermann's eight stages, order 5 also where the linear part is stiff."""
+    """Luan and Ostermann's eight stages, order 5 also where the linear part is stiff.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "Luan and Ostermann 2014"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"exprk5s8": {}}

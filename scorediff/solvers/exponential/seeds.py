@@ -26,7 +26,10 @@ class _ExactNoise(_ExponentialRungeKutta):
 
 @dataclass(frozen=True)
 class SDEDPMSolverPPSinglestep(_ExactNoise):
-    """SDE-DPM-Solver++ 2S: data form, two stages, any eta; k-diffusion's "DPM++ SDE", with its noises on one path."""
+    """SDE-DPM-Solver++ 2S: data form, two stages, any eta; k-diffusion's "DPM++ SDE", with its noises on one path.
+
+    `part`: the linear part that is taken out, the data by default.
+    """
 
     source: ClassVar[str] = "arXiv:2211.01095"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sde-dpm++2s": {}}
@@ -35,7 +38,10 @@ class SDEDPMSolverPPSinglestep(_ExactNoise):
 
 @dataclass(frozen=True)
 class SEEDS(_ExactNoise):
-    """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1."""
+    """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1.
+
+    `part`: the linear part that is taken out, the noise by default.
+    """
 
     part: LinearPart = field(default=NoisePart(), kw_only=True)
     k: int = 2

@@ -24,6 +24,8 @@ class UniPC(Multistep):
     the end, which together leave order 2.
 
     `b`: 1 or 2, which B; 2 is the paper's choice for unguided sampling, and its reference's default.
+
+    `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method.
     """
 
     b: int = 2
