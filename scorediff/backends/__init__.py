@@ -1,4 +1,4 @@
-"""Other people's solvers as guests, one file each, imported on first use."""
+"""Third-party back ends: other libraries' solvers, one file each, imported on first use."""
 
 from scorediff.backends.scipy import SciPy
 from scorediff.backends.torchdiffeq import (

@@ -1,4 +1,6 @@
-"""What every guest needs at the door: times of the run for its clock readings, checked options, a budget."""
+"""What every third-party back end needs: the times of a run for its values of the integration variable, checked
+options, a budget.
+"""
 
 import bisect
 from collections.abc import Collection, Sequence
@@ -10,7 +12,7 @@ from torch import Tensor
 from scorediff._core.registry import nearest
 from scorediff.coordinates import Field
 
-__all__ = ["BudgetExhausted", "Clock", "check_method", "column", "working"]
+__all__ = ["BudgetExhausted", "RunTimes", "check_method", "column", "working"]
 
 _ULPS = 2
 
@@ -19,26 +21,26 @@ class BudgetExhausted(Exception):
     """The next evaluation would be one more than allowed."""
 
 
-class Clock:
-    """Readings of the clock of `field` at the `times` of a run, and the times of a guest's readings of `dtype`.
+class RunTimes:
+    """The times of a run by the integration variable `s(t)` of `field`: its `values` at the nodes, the time of a value.
 
-    Within two units in the last place of a reading at a node, the time is that node's, exactly; so is that of a reading
-    beyond an end by no more than two units in the last place of the larger end. `time` raises ValueError for a reading
-    farther out.
+    A back end hands over values of `dtype`. Within two units in the last place of the value at a node, the time is that
+    node's, exactly; so is that of a value beyond an end by no more than two units in the last place of the larger end.
     """
 
     def __init__(self, field: Field, times: Sequence[float], dtype: torch.dtype) -> None:
         self._field, self._eps = field, _ULPS * torch.finfo(dtype).eps
-        self.readings = [float(field.value(t)) for t in times]
-        self._nodes = sorted(zip(self.readings, times, strict=True))
+        self.values = [float(field.value(t)) for t in times]
+        self._nodes = sorted(zip(self.values, times, strict=True))
         self._keys = [s for s, _ in self._nodes]
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The least and the largest reading of the run."""
+        """The least and the largest value of the run."""
         return self._keys[0], self._keys[-1]
 
-    def time(self, s: float) -> float:
+    def at(self, s: float) -> float:
+        """The time at the value `s`. Raises ValueError for one outside the run."""
         i = bisect.bisect_left(self._keys, s)
         for node, t in self._nodes[max(i - 1, 0) : i + 1]:
             if abs(s - node) <= self._eps * abs(node):
@@ -48,12 +50,14 @@ class Clock:
             return float(self._field.time(s))
         slack = self._eps * max(abs(lo), abs(hi))
         if not lo - slack <= s <= hi + slack:
-            raise ValueError(f"the guest asked for the drift at s = {s:.17g}, outside the run's [{lo:.17g}, {hi:.17g}]")
+            raise ValueError(
+                f"the back end evaluated the drift at s = {s:.17g}, outside the run's [{lo:.17g}, {hi:.17g}]"
+            )
         return self._nodes[0 if s < lo else -1][1]
 
 
 def working(x: Tensor) -> Tensor:
-    """The state as a guest carries it: float32 for the half precisions, which cannot hold a guest's increments."""
+    """The state as a back end carries it: float32 for the half precisions, which cannot hold its increments."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

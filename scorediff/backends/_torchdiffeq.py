@@ -1,4 +1,4 @@
-"""Between torchdiffeq and a run: the drift it calls, the legs it integrates, the house rules of `torchdiffeq.py`."""
+"""Between torchdiffeq and a run: the drift it calls, the segments it integrates, how it deviates from its defaults."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,29 +9,29 @@ import torch
 from torch import Tensor
 
 from scorediff._core.states import row_mean
-from scorediff.backends._third_party import BudgetExhausted, Clock, column, working
+from scorediff.backends._third_party import BudgetExhausted, RunTimes, column, working
 from scorediff.coordinates import Coordinates, Field, Time
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Status, Step
 from scorediff.spacings import Grid, Spacing
 
-__all__ = ["Drift", "SteppedDrift", "check_even", "even_spacing", "legs", "multistep", "odeint"]
+__all__ = ["Drift", "SteppedDrift", "check_even", "even_spacing", "multistep", "odeint", "segments"]
 
 # How torchdiffeq's assertions begin that concern the step, and not the caller's code.
 _GAVE_UP = ("underflow in dt", "non-finite values in state", "max_num_steps exceeded")
 
 
 def odeint(drift: "Drift", y: Tensor, ends: Tensor, method: str, options: Mapping[str, Any], **tolerances: Any) -> Any:
-    """The guest's states at the readings `ends`, of shape (len(ends), B, ...)."""
+    """torchdiffeq's states at the values `ends` of the integration variable, of shape (len(ends), B, ...)."""
     import torchdiffeq
 
     return torchdiffeq.odeint(drift, y, ends, method=method, options=dict(options), **tolerances)
 
 
 class Drift:
-    """`dy/ds` as the guest calls it: times from its readings, evaluations within a budget, bad samples frozen.
+    """`dy/ds` as torchdiffeq calls it: times from its `s`, evaluations within a budget, bad samples frozen.
 
-    `frozen_at`, of shape (B,), float64: the reading at which a sample's slope was first not finite, NaN where none was.
+    `frozen_at`, of shape (B,), float64: the `s` at which a sample's slope was first not finite, NaN where none was.
     From there on its slope is zero, so that it neither stops nor spoils the others; `leave` makes its state NaN.
     """
 
@@ -43,11 +43,11 @@ class Drift:
         grid: Grid,
         *,
         budget: int | None = None,
-        clock_dtype: torch.dtype | None = None,
+        variable_dtype: torch.dtype | None = None,
     ) -> None:
         self.moved = Field(problem, coordinates)
         self.start = self.moved.enter(grid.start, working(x))
-        self.clock = Clock(self.moved, grid.times.tolist(), clock_dtype or self.start.dtype)
+        self.times = RunTimes(self.moved, grid.times.tolist(), variable_dtype or self.start.dtype)
         self.frozen_at = torch.full((x.shape[0],), float("nan"), dtype=torch.float64, device=x.device)
         self.last: tuple[float, Tensor] | None = None
         self.last_step = 0.0
@@ -58,22 +58,23 @@ class Drift:
         if self._evaluations == self._budget:
             raise BudgetExhausted
         self._evaluations += 1
-        reading = self.reading(s)
-        slope = self.moved.drift_at(self.clock.time(reading), y)
+        at = self.value(s)
+        slope = self.moved.drift_at(self.times.at(at), y)
         bad = ~torch.isfinite(slope).reshape(slope.shape[0], -1).all(1)
-        self.frozen_at = torch.where(bad & torch.isnan(self.frozen_at), reading, self.frozen_at)
+        self.frozen_at = torch.where(bad & torch.isnan(self.frozen_at), at, self.frozen_at)
         return slope.masked_fill(column(self.frozen, slope), 0.0)
 
     @property
     def frozen(self) -> Tensor:
         return ~torch.isnan(self.frozen_at)
 
-    def reading(self, s: Tensor) -> float:
+    def value(self, s: Tensor) -> float:
+        """`s` as a float within the run."""
         return float(s)
 
     def ends(self) -> Tensor:
-        """Every reading of the run, float64, on the device of the state."""
-        return torch.tensor(self.clock.readings, dtype=torch.float64, device=self.start.device)
+        """The integration variable at every node, float64, on the device of the state."""
+        return torch.tensor(self.times.values, dtype=torch.float64, device=self.start.device)
 
     def leave(self, t: float, y: Tensor) -> Tensor:
         """The state `x` at time `t`, NaN where frozen."""
@@ -81,15 +82,15 @@ class Drift:
 
 
 class SteppedDrift(Drift):
-    """The drift of an adaptive method, which tells of its steps and takes its error norm from here."""
+    """The drift of an adaptive method, which reports its steps to it and takes its error norm from it."""
 
-    def reading(self, s: Tensor) -> float:
-        # before its first step the guest tries a slope nearby, to choose that step, and may look past the end
-        lo, hi = self.clock.ends
+    def value(self, s: Tensor) -> float:
+        # before its first step torchdiffeq tries a slope nearby, to choose that step, and may look past the end
+        lo, hi = self.times.ends
         return float(s) if self.last is not None else min(max(float(s), lo), hi)
 
     def norm(self, v: Tensor) -> Tensor:
-        """The largest RMS of a sample; one that is frozen has no say."""
+        """The largest RMS of a sample that is not frozen."""
         return row_mean(v.masked_fill(column(self.frozen, v), 0.0) ** 2).sqrt().max()
 
     def callback_step(self, s: Tensor, y: Tensor, h: Tensor) -> None:
@@ -102,12 +103,14 @@ class SteppedDrift(Drift):
         self.rejected += 1
 
 
-def legs(drift: Drift, grid: Grid, order: int | None, leg: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Step]:
-    """What an adaptive method yields: a step per leg of the grid, which `leg(y, ends)` integrates."""
-    y, status, s = drift.start, Status.RUNNING, drift.clock.readings[0]
+def segments(
+    drift: Drift, grid: Grid, order: int | None, integrate: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[Step]:
+    """What an adaptive method yields: a step per segment of the grid, by `integrate(y, ends)`."""
+    y, status, s = drift.start, Status.RUNNING, drift.times.values[0]
     for end, ends in zip(grid.times[1:].tolist(), drift.ends().unfold(0, 2, 1), strict=True):
         try:
-            states = leg(y, ends)
+            states = integrate(y, ends)
             status = Status.STEP_UNDERFLOW if len(states) < 2 else Status.SUCCESS if end == grid.end else status
         except BudgetExhausted:
             states, status = y[None], Status.BUDGET_EXHAUSTED
@@ -120,7 +123,7 @@ def legs(drift: Drift, grid: Grid, order: int | None, leg: Callable[[Tensor, Ten
             drift.last = drift.last and (s, y)
         else:
             s, y = drift.last or (s, y)
-            t = drift.clock.time(s)
+            t = drift.times.at(s)
         yield _step(drift, t, y, order, status)
         if status != Status.RUNNING:
             return
@@ -130,7 +133,7 @@ def _step(drift: Drift, t: float, y: Tensor, order: int | None, status: Status) 
     batch = y.shape[0]
     stopped = drift.frozen_at.cpu().numpy()
     frozen = ~np.isnan(stopped)
-    times = np.array([drift.clock.time(s) if bad else t for s, bad in zip(stopped.tolist(), frozen, strict=True)])
+    times = np.array([drift.times.at(s) if bad else t for s, bad in zip(stopped.tolist(), frozen, strict=True)])
     return Step(
         times,
         drift.leave(t, y),
@@ -150,24 +153,25 @@ def multistep(drift: Drift, grid: Grid, method: str, options: Mapping[str, Any],
 
 
 def check_even(coordinates: Coordinates, schedule: Schedule, grid: Grid) -> None:
-    """Raise ValueError for a grid that is not even in the clock of `coordinates`."""
+    """Raise ValueError for a grid that is not even in the integration variable of `coordinates`."""
     coordinates.check(schedule, grid.start, grid.end)
     steps = np.diff(np.asarray(coordinates.value(schedule, grid.times)))
     if np.ptp(steps) > 1e-6 * abs(steps.mean()):
         raise ValueError(
-            f"Adams methods want even steps in the clock of {coordinates!r}; these are {np.abs(steps).min():.6g} to "
-            f"{np.abs(steps).max():.6g}: use steps= without spacing=, or the coordinates in which the grid is even"
+            f"Adams methods want even steps in the integration variable of {coordinates!r}; these are "
+            f"{np.abs(steps).min():.6g} to {np.abs(steps).max():.6g}: use steps= without spacing=, or the coordinates "
+            "in which the grid is even"
         )
 
 
 def even_spacing(coordinates: Coordinates) -> Spacing:
-    """The rule for grids that are even in the clock of `coordinates`."""
+    """The rule for grids that are even in the integration variable of `coordinates`."""
     return _EvenSpacing(coordinates)
 
 
 @dataclass(frozen=True)
 class _EvenSpacing(Spacing):
-    """Uniform in the clock itself, also where `UniformIn` takes a root of it."""
+    """Uniform in the integration variable itself, also where `UniformIn` takes a root of it."""
 
     coordinates: Coordinates = field(default_factory=Time)
 

@@ -1,4 +1,4 @@
-"""SciPy's solvers as guests: the probability flow in any coordinates, each sample on its own."""
+"""SciPy's solvers as a back end: the probability flow in any coordinates, each sample on its own."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff.backends._third_party import BudgetExhausted, Clock, check_method
+from scorediff.backends._third_party import BudgetExhausted, RunTimes, check_method
 from scorediff.coordinates import Angle, Coordinates, Field
 from scorediff.noise import Noise
 from scorediff.problems import Problem
@@ -19,6 +19,7 @@ from scorediff.spacings import Grid
 __all__ = ["SciPy"]
 
 _ORDERS = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None}
+_STAGES = {"RK45": 6, "RK23": 3, "DOP853": 12}  # evaluations of a step that is tried, where they are fixed
 _LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)  # SciPy takes no less
 
 
@@ -26,10 +27,15 @@ _LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)  # SciPy takes no less
 class SciPy(AdaptiveSolver):
     """`scipy.integrate`'s adaptive methods, a sample at a time: its own steps, evaluations, status.
 
-    `method`: RK45, RK23, DOP853, Radau, BDF or LSODA. The state is carried in float64 on the host, shown to the network
-    in its own dtype, and returned in it. Save times are interpolated by the method. Radau, BDF and LSODA difference the
-    drift, which wants a float64 network and few entries. On an exhausted budget or a step that underflows the state is
-    that after the last whole step. Rejected steps are counted for RK45, RK23 and DOP853; the others do not tell (0).
+    `method`: RK45, RK23, DOP853, Radau, BDF or LSODA; DOP853 by default, the cheapest at tight tolerances. `rtol` and
+    `atol`: the error of a step is held to `atol + rtol |y|`, root mean square over the entries of the sample; 1e-5, so
+    that pictures show none of it. `coordinates`: what is integrated in; the angle, which is regular at both ends.
+    `max_evaluations`: of the denoiser, per sample; far more than a smooth problem takes.
+
+    The state is carried in float64 on the host, and given to the network in the dtype of the start, which the samples
+    have too. Save times are interpolated by the method. Radau, BDF and LSODA difference the drift, which wants a
+    float64 network and few entries. On an exhausted budget or a step that underflows the state is that after the last
+    whole step. Rejected steps are counted for RK45, RK23 and DOP853; the others do not report them (0).
     """
 
     method: str = "DOP853"
@@ -59,11 +65,11 @@ class SciPy(AdaptiveSolver):
         order = None if self.order is None else np.full(batch, self.order)
         accepted, rejected = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
         for i in range(batch):
-            walk = _Walk(self, problem, x[i : i + 1], grid, i)
-            for reached, state in walk.run():
+            sample = _Sample(self, problem, x[i : i + 1], grid, i)
+            for reached, state in sample.run():
                 x = x.clone()
                 x[i], t[i] = state, reached
-                status[i], accepted[i], rejected[i] = walk.status, walk.accepted, walk.rejected
+                status[i], accepted[i], rejected[i] = sample.status, sample.accepted, sample.rejected
                 yield Step(t.copy(), x, order, None, status.copy(), accepted.copy(), rejected.copy())
 
 
@@ -71,13 +77,13 @@ class _NonFinite(Exception):
     """The drift is not finite at the time given: SciPy would fail in its linear algebra, or shorten its steps to 0."""
 
 
-class _Walk:
+class _Sample:
     """One sample of a run: `x` of shape (1, ...), row `i` of the batch."""
 
     def __init__(self, solver: SciPy, problem: Any, x: Tensor, grid: Grid, i: int) -> None:
         self._solver, self._like, self._times, self._rows = solver, x, grid.times.tolist(), np.array([i])
         self._moved = Field(problem, solver.coordinates)
-        self._clock = Clock(self._moved, self._times, torch.float64)
+        self._run_times = RunTimes(self._moved, self._times, torch.float64)
         self._evaluations = self.accepted = self.rejected = 0
         self.status = Status.RUNNING
 
@@ -85,41 +91,41 @@ class _Walk:
         """Time and state `x` at each save time, and where the sample stops."""
         import scipy.integrate
 
-        readings, t = self._clock.readings, self._times[0]
+        values, t = self._run_times.values, self._times[0]
         y = self._moved.enter(t, self._like.double().cpu()).reshape(-1).numpy()
         method, rtol = getattr(scipy.integrate, self._solver.method), max(self._solver.rtol, _LEAST_RTOL)
-        saves = list(zip(readings[1:-1], self._times[1:-1], strict=True))
+        saves = list(zip(values[1:-1], self._times[1:-1], strict=True))
         try:
-            guest = method(self._drift, readings[0], y, readings[-1], rtol=rtol, atol=self._solver.atol)
-            while guest.status == "running":
-                self._advance(guest)
-                t, y = self._clock.time(guest.t), guest.y
-                while saves and guest.direction * (guest.t - saves[0][0]) >= 0:
-                    reading, wanted = saves.pop(0)
-                    yield wanted, self._leave(wanted, y if reading == guest.t else guest.dense_output()(reading))
-            self.status = Status.SUCCESS if guest.status == "finished" else Status.STEP_UNDERFLOW
+            integrator = method(self._drift, values[0], y, values[-1], rtol=rtol, atol=self._solver.atol)
+            while integrator.status == "running":
+                self._advance(integrator)
+                t, y = self._run_times.at(integrator.t), integrator.y
+                while saves and integrator.direction * (integrator.t - saves[0][0]) >= 0:
+                    value, wanted = saves.pop(0)
+                    yield wanted, self._leave(wanted, y if value == integrator.t else integrator.dense_output()(value))
+            self.status = Status.SUCCESS if integrator.status == "finished" else Status.STEP_UNDERFLOW
         except BudgetExhausted:
             self.status = Status.BUDGET_EXHAUSTED
         except _NonFinite as bad:
             self.status, t, y = Status.NON_FINITE, bad.args[0], y * np.nan
         yield t, self._leave(t, y)
 
-    def _advance(self, guest: Any) -> None:
+    def _advance(self, integrator: Any) -> None:
         before = self._evaluations
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.filterwarnings("ignore", "lsoda")  # says in words what the guest's status says
-            guest.step()
-        if guest.status == "failed":
+            warnings.filterwarnings("ignore", "lsoda")  # says in words what the status says
+            integrator.step()
+        if integrator.status == "failed":
             return
         self.accepted += 1
-        if hasattr(guest, "n_stages"):
-            self.rejected += (self._evaluations - before) // guest.n_stages - 1
+        if self._solver.method in _STAGES:
+            self.rejected += (self._evaluations - before) // _STAGES[self._solver.method] - 1
 
     def _drift(self, s: float, y: np.ndarray) -> np.ndarray:
         if self._evaluations == self._solver.max_evaluations:
             raise BudgetExhausted
         self._evaluations += 1
-        t, like = self._clock.time(float(s)), self._like
+        t, like = self._run_times.at(float(s)), self._like
         state = torch.tensor(y, dtype=like.dtype, device=like.device).reshape(like.shape)
         slope = self._moved.drift_at(t, state, rows=self._rows).double().cpu().numpy().reshape(-1)
         if not np.all(np.isfinite(slope)):

@@ -1,10 +1,10 @@
-"""torchdiffeq's solvers as guests: the probability flow in any coordinates, never outside the run.
+"""torchdiffeq's solvers as a back end: the probability flow in any coordinates, never outside the run.
 
-House rules, where the guest would do otherwise: adaptive methods are told where to stop, so they never step past the
-end and interpolate back; their error norm is the largest over samples, not the mean, so that one hard sample is held to
-the tolerance among easy ones; a sample whose drift is not finite gets a slope of zero from then on and no say in the
-steps, and comes out as NaN, while the others arrive. Half-precision states are carried in float32. The guest hands
-times over in the state's dtype, on the state's device: each evaluation reads it once.
+Deviations from torchdiffeq's defaults: adaptive methods are given the end of a segment to stop at, so they never step
+past it and interpolate back; their error norm is the largest over samples, not the mean, so that one hard sample is
+held to the tolerance among easy ones; a sample whose drift is not finite gets a slope of zero from then on, no longer
+enters the choice of steps, and comes out as NaN, while the others arrive. Half-precision states are carried in float32.
+torchdiffeq hands times over in the state's dtype, on the state's device: each evaluation copies one from it.
 """
 
 import warnings
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scorediff.backends._third_party import check_method
-from scorediff.backends._torchdiffeq import Drift, SteppedDrift, check_even, even_spacing, legs, multistep, odeint
+from scorediff.backends._torchdiffeq import Drift, SteppedDrift, check_even, even_spacing, multistep, odeint, segments
 from scorediff.coordinates import Angle, Coordinates, Time
 from scorediff.noise import Noise
 from scorediff.problems import Problem
@@ -64,9 +64,12 @@ def _check_max_order(max_order: int) -> None:
 class TorchDiffEq(AdaptiveSolver):
     """torchdiffeq's adaptive methods, with the error of every sample held to `atol + rtol |y|`, RMS over its entries.
 
-    `method`: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun. All samples take the same steps, those of the hardest.
-    Steps land on every save time. An exhausted budget and a step that underflows end the run with the state last
-    accepted.
+    `method`: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun; torchdiffeq's own default. `rtol` and `atol`: the
+    tolerances, 1e-5, so that pictures show none of the error. `coordinates`: what is integrated in; the angle, which is
+    regular at both ends. `max_evaluations`: of the denoiser, for all samples; far more than a smooth problem takes.
+
+    All samples take the same steps, those of the hardest. Steps land on every save time. An exhausted budget and a step
+    that underflows end the run with the state last accepted.
     """
 
     method: str = "dopri5"
@@ -90,23 +93,26 @@ class TorchDiffEq(AdaptiveSolver):
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         drift = SteppedDrift(problem, self.coordinates, x, grid, budget=self.max_evaluations)
 
-        def leg(y: Tensor, ends: Tensor) -> Tensor:
+        def integrate(y: Tensor, ends: Tensor) -> Tensor:
             options = {"norm": drift.norm, "step_t": ends[1:], "max_num_steps": min(self.max_evaluations, 2**31 - 1)}
             if drift.last is not None:
-                options["first_step"] = drift.last_step  # that of the leg before, without another search
+                options["first_step"] = drift.last_step  # that of the segment before, without another search
             return odeint(drift, y, ends, self.method, options, rtol=self.rtol, atol=self.atol)
 
-        yield from legs(drift, grid, self.order, leg)
+        yield from segments(drift, grid, self.order, integrate)
 
 
 @dataclass(frozen=True)
 class TorchDiffEqSciPy(AdaptiveSolver):
     """torchdiffeq's `scipy_solver`: one of `scipy.integrate`'s methods on the whole batch as a single system.
 
-    SciPy measures the error by its RMS over the batch; the tolerances it gets are divided by sqrt(B), so that no sample
-    exceeds its own. Radau, BDF and LSODA difference the drift of the whole batch, once per entry of it: the `SciPy`
-    guest, a sample at a time, costs less. LSODA's times reach the network with the digits of float32. Steps are not
-    told, hence not counted. On an exhausted budget the state is that of the last save time, or of the start.
+    `solver`: LSODA (torchdiffeq's default), RK45, RK23, DOP853, Radau or BDF. `rtol` and `atol`: for every sample;
+    SciPy measures the error by its RMS over the batch, hence gets them divided by sqrt(B). `coordinates`: what is
+    integrated in; the angle, which is regular at both ends. `max_evaluations`: of the denoiser, for all samples.
+
+    Radau, BDF and LSODA difference the drift of the whole batch, once per entry of it: `SciPy`, a sample at a time,
+    costs less. LSODA's times reach the network with the digits of float32. Steps are not reported, hence not counted.
+    On an exhausted budget the state is that of the last save time, or of the start.
     """
 
     solver: str = "LSODA"
@@ -129,24 +135,28 @@ class TorchDiffEqSciPy(AdaptiveSolver):
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         # it turns Python's floats into float32 before it casts them to the state's dtype
-        drift = Drift(problem, self.coordinates, x, grid, budget=self.max_evaluations, clock_dtype=torch.float32)
-        share = max(x.shape[0], 1) ** -0.5
-        rtol = max(self.rtol * share, 100 * float(np.finfo(float).eps))  # the least SciPy takes
+        drift = Drift(problem, self.coordinates, x, grid, budget=self.max_evaluations, variable_dtype=torch.float32)
+        scale = max(x.shape[0], 1) ** -0.5
+        rtol = max(self.rtol * scale, 100 * float(np.finfo(float).eps))  # the least SciPy takes
 
-        def leg(y: Tensor, ends: Tensor) -> Tensor:
+        def integrate(y: Tensor, ends: Tensor) -> Tensor:
             with warnings.catch_warnings():
-                # the guest hands LSODA's `min_step` to every method, and LSODA says in words what its status says
+                # torchdiffeq hands LSODA's `min_step` to every method, and LSODA says in words what its status says
                 warnings.filterwarnings("ignore", "The following arguments have no (effect|relevance)|lsoda")
                 return odeint(
-                    drift, y, ends, "scipy_solver", {"solver": self.solver}, rtol=rtol, atol=self.atol * share
+                    drift, y, ends, "scipy_solver", {"solver": self.solver}, rtol=rtol, atol=self.atol * scale
                 )
 
-        yield from legs(drift, grid, self.order, leg)
+        yield from segments(drift, grid, self.order, integrate)
 
 
 @dataclass(frozen=True)
 class TorchDiffEqFixed(Solver):
-    """torchdiffeq's one-step methods on exactly our grid: euler, midpoint, heun2, heun3 or rk4 (the 3/8 rule)."""
+    """torchdiffeq's one-step methods on exactly our grid.
+
+    `method`: euler, midpoint, heun2, heun3 or rk4, the default (the 3/8 rule). `coordinates`: what is integrated in;
+    time, as torchdiffeq does.
+    """
 
     method: str = "rk4"
     coordinates: Coordinates = field(default_factory=Time)
@@ -184,10 +194,11 @@ class TorchDiffEqFixed(Solver):
 
 @dataclass(frozen=True)
 class TorchDiffEqAdamsBashforth(Solver):
-    """torchdiffeq's `explicit_adams`: `max_order - 1` slopes at most, started by two steps of rk4.
+    """torchdiffeq's `explicit_adams`, started by two steps of rk4.
 
-    Its weights are those of even steps: any grid that is not even in the clock of `coordinates` raises ValueError. The
-    guest's own default is `max_order = 12`, whose region of stability is too small for the grids of sampling.
+    `max_order`: a step uses `max_order - 1` slopes at most; 5, since torchdiffeq's default, 12, has a region of
+    stability that is too small for the grids of sampling. `coordinates`: what is integrated in; time, as torchdiffeq
+    does. Its weights are those of even steps: a grid that is not even in that variable raises ValueError.
     """
 
     max_order: int = 5
@@ -222,7 +233,10 @@ class TorchDiffEqAdamsMoulton(Solver):
     """torchdiffeq's `implicit_adams`, alias `fixed_adams`: the same, corrected until two iterates agree to the
     tolerance.
 
-    A step that takes more than `max_iters` corrections loses one slope of its history, with a warning from the guest.
+    `method`: one of the two names. `max_order`: of the corrector, 5 as in `TorchDiffEqAdamsBashforth`. `max_iters`: the
+    most corrections of a step, 4 as in torchdiffeq; one that takes more loses a slope of its history, with a warning
+    from torchdiffeq. `rtol` and `atol`: how well two iterates agree. `coordinates`: what is integrated in; time, as
+    torchdiffeq does.
     """
 
     method: str = "implicit_adams"

@@ -1,4 +1,4 @@
-"""torchsde's solvers as guests: the reverse SDE on exactly our grid, driven by our noise."""
+"""torchsde's solvers as a back end: the reverse SDE on exactly our grid, driven by our noise."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scorediff.backends._third_party import Clock, check_method, working
+from scorediff.backends._third_party import RunTimes, check_method, working
 from scorediff.coordinates import Coordinates, Field, Time
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
@@ -34,12 +34,14 @@ _METHODS: dict[str, tuple[str, int, int | None]] = {
 class TorchSDE(Solver):
     """torchsde's methods for additive noise, a step per interval of the grid, in time or any other coordinates.
 
-    `method`: euler, milstein, srk, euler_heun, heun, midpoint, log_ode or reversible_heun. The guest runs in a variable
-    that grows, the clock or its negative, on states of shape (B, D); its Brownian path is that of our seed. It is told
-    that the noise is additive where that saves evaluations: `srk` is then Roessler's SRA1, of two evaluations
-    (doi:10.1137/09076636X), where for diagonal noise it would ask ten times. `reversible_heun` is barely stable: on the
-    digits it wants several hundred steps, and gives noise with fewer. Half-precision states are carried in
-    float32.
+    `method`: euler, milstein, srk, euler_heun, heun, midpoint, log_ode or reversible_heun; srk by default, torchsde's
+    own for additive noise, and of strong order 1.5. `coordinates`: what is integrated in; time, as torchsde does.
+
+    torchsde runs in a variable that grows, the integration variable or its negative, on states of shape (B, D); its
+    Brownian path is that of our seed. The noise is declared additive where that saves evaluations: `srk` is then
+    Roessler's SRA1, of two evaluations (doi:10.1137/09076636X), in place of ten for diagonal noise. `reversible_heun`
+    is barely stable: on the digits it wants several hundred steps, and gives noise with fewer. Half-precision states
+    are carried in float32.
     """
 
     method: str = "srk"
@@ -97,7 +99,8 @@ class TorchSDE(Solver):
 
 
 class _SDE:
-    """The reverse SDE as torchsde calls it: `u`, the clock or its negative, grows; states have shape (B, D).
+    """The reverse SDE as torchsde calls it: `u`, the integration variable or its negative, grows; states have shape (B,
+    D).
 
     torchsde asks for a slope at the start of every call, to see its shape. `stepping` tells this from an evaluation:
     before the call's first increment the answer is the state, of the same shape. Only at the start of a method with a
@@ -108,15 +111,15 @@ class _SDE:
 
     def __init__(self, problem: Any, coordinates: Coordinates, x: Tensor, grid: Grid, calculus: str) -> None:
         self.moved, self.shape, self._dtype = Field(problem, coordinates), x.shape, x.dtype
-        self.clock = Clock(self.moved, grid.times.tolist(), torch.float64)
-        self.sign = 1.0 if self.clock.readings[-1] > self.clock.readings[0] else -1.0
+        self.times = RunTimes(self.moved, grid.times.tolist(), torch.float64)
+        self.sign = 1.0 if self.times.values[-1] > self.times.values[0] else -1.0
         self.start = self.moved.enter(grid.start, working(x)).reshape(x.shape[0], -1)
         self.sde_type, self.stepping = calculus, False
         self._known: tuple[float, Tensor, Tensor] | None = None
 
     def ends(self) -> Tensor:
         """The ends of every step in `u`, of shape (steps, 2), float64 on the host."""
-        return (self.sign * torch.tensor(self.clock.readings, dtype=torch.float64)).unfold(0, 2, 1)
+        return (self.sign * torch.tensor(self.times.values, dtype=torch.float64)).unfold(0, 2, 1)
 
     def leave(self, t: float, y: Tensor) -> Tensor:
         return self.moved.leave(t, y.reshape(self.shape)).to(self._dtype)
@@ -132,7 +135,7 @@ class _SDE:
         return self._known[2]
 
     def _time(self, u: float) -> float:
-        return self.clock.time(self.sign * u)
+        return self.times.at(self.sign * u)
 
 
 class _DiagonalSDE(_SDE):
