@@ -53,8 +53,7 @@ PAIRS, NEWTON, ROWS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", f"{ADAPTI
 VARIABLE_ADAMS, STEPPING = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.stepping"
 EXPONENTIAL, COMPOSED = "scorediff.solvers.exponential", "scorediff.solvers.composed"
 ENGINE, FIRST_ORDER, WRAPPER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.first_order", f"{COMPOSED}.wrapper"
-FORMS, KERNELS = f"{LINEAR_PARTS}.forms", f"{LINEAR_PARTS}.kernels"
-LEVEL, PRECONDITIONED, PARTS = f"{LINEAR_PARTS}.level", f"{LINEAR_PARTS}.preconditioned", f"{LINEAR_PARTS}.base"
+FORMS, PRECONDITIONED, PARTS = f"{LINEAR_PARTS}.forms", f"{LINEAR_PARTS}.preconditioned", f"{LINEAR_PARTS}.base"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
 DPM_SOLVER, UNIPC, PNDM = f"{EXPONENTIAL}.dpm_solver", f"{EXPONENTIAL}.unipc", f"{EXPONENTIAL}.pndm"
 ER_SDE, EXPONENTIAL_RK, ETD = f"{EXPONENTIAL}.er_sde", f"{EXPONENTIAL}.runge_kutta", f"{EXPONENTIAL}.etd"
@@ -544,11 +543,11 @@ SLIPS = [
          "noise=sigma_s)", "noise=steps.start.sigma)"),
     Slip("alpha of the wrong time", "DPM-Solver++ 2M", "alpha_0 for alpha_1 in front of the output", MULTISTEP,
          "part.integral_weight(steps.end, eta)", "part.integral_weight(steps.start, eta)"),
-    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", KERNELS,
+    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", FORMS,
          "return np.expm1(self.kappa * h) / self.kappa", "return np.expm1(-self.kappa * h) / -self.kappa"),
     Slip("kappa's sign", "Krogstad", "phi(h) for phi(-h) in all weights of the data form", FORMS,
          "ExponentialKernel(-(1 + eta**2))", "ExponentialKernel(1 + eta**2)"),
-    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", LEVEL,
+    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", PARTS,
          "np.asarray(fn(t)) for fn", "np.asarray(fn(t), dtype=np.float32) for fn"),
     # what a multistep method remembers
     Slip("half a divided difference", "DPM-Solver++ 2M", "(D_0 - D_-1) / (4 r) for (D_0 - D_-1) / (2 r)", DPM_SOLVER,
@@ -695,7 +694,7 @@ SLIPS = [
          "np.log1p((b.sigma / r) ** 2 * np.expm1(2 * (b.log_snr - a.log_snr)))", "2 * (b.log_snr - a.log_snr)"),
     Slip("the weight of the noise", "DPM-Solver++ 2M, EDM's part", "alpha sqrt(v) / R for alpha v / R in P",
          PRECONDITIONED, "-level.alpha * self.variance / r", "-level.alpha * self.data_std / r"),
-    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "(q+2)/2 for (q+1)/2 in k", KERNELS,
+    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "(q+2)/2 for (q+1)/2 in k", PRECONDITIONED,
          "grown ** (-(q + 1) / 2)", "grown ** (-(q + 2) / 2)"),
     # which noise
     Slip("one noise for all steps", "DDPM", "every step asks for the noise of the first interval", FIRST_ORDER,

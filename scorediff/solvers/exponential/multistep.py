@@ -11,8 +11,7 @@ import numpy as np
 from scorediff.linear_parts import DataPart, IsotropicPart, Kernel, LinearPart
 from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
-from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
+from scorediff.solvers.exponential.engine import ExponentialIntegrator, GridSteps, Stage, StepPlan, check_kind, exact_on
 from scorediff.solvers.exponential.starts import GradedStart, StartingProcedure
 
 __all__ = ["History", "Multistep", "lagrange_weights"]

@@ -10,8 +10,7 @@ import numpy as np
 from scorediff.linear_parts import DataPart, IsotropicPart, Kernel, LinearPart
 from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
-from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
+from scorediff.solvers.exponential.engine import ExponentialIntegrator, GridSteps, Stage, StepPlan, check_kind, exact_on
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 
 __all__ = ["ExponentialRungeKutta", "runge_kutta_plan", "weight_of"]
