@@ -1,4 +1,4 @@
-"""The guests: the same numbers as our own solvers and as exact flows, and the rules of the house."""
+"""Third-party back ends: the same numbers as our solvers and as exact flows, and our deviations from their defaults."""
 
 import dataclasses
 import itertools
@@ -48,11 +48,11 @@ ROUND = Gaussian((0.7, -0.2, 0.1), 0.3)  # isotropic: its denoiser acts entry by
 SDE = ReverseSDE(ROUND.denoiser(VP), eta=0.7)
 START = torch.tensor([[1.3, -0.4], [-0.8, 0.9], [0.2, 2.0]], dtype=F64)
 
-GUESTS = {n: s for n, s in registry.names(Solver).items() if type(s).__module__.startswith("scorediff.backends.")}
-FLOWS = {n: s for n, s in GUESTS.items() if ProbabilityFlow in s.solves}
+BACK_ENDS = {n: s for n, s in registry.names(Solver).items() if type(s).__module__.startswith("scorediff.backends.")}
+FLOWS = {n: s for n, s in BACK_ENDS.items() if ProbabilityFlow in s.solves}
 ADAPTIVE = {n: s for n, s in FLOWS.items() if s.adaptive}
 FIXED = {n: s for n, s in FLOWS.items() if not s.adaptive}
-STOCHASTIC = {n: s for n, s in GUESTS.items() if ReverseSDE in s.solves}
+STOCHASTIC = {n: s for n, s in BACK_ENDS.items() if ReverseSDE in s.solves}
 COORDINATES = [Time(), LogSNR(), DDIMCoordinates(), Angle()]
 
 
@@ -94,11 +94,11 @@ def same_steps(solver: Solver, **where: Any) -> dict[str, Any]:
     return {} if solver.adaptive else {"steps": 40, **where}
 
 
-# --- every guest -----------------------------------------------------------------------------------------------------
+# --- every back end --------------------------------------------------------------------------------------------------
 
 
-def test_the_guests_are_known_by_name_and_imported_on_first_use(fresh: Any) -> None:
-    assert set(GUESTS) == {
+def test_the_back_ends_are_known_by_name_and_imported_on_first_use(fresh: Any) -> None:
+    assert set(BACK_ENDS) == {
         *("torchdiffeq-" + m for m in ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive-heun", "scipy-solver")),
         *("torchdiffeq-" + m for m in ("euler", "midpoint", "heun2", "heun3", "rk4")),
         *("torchdiffeq-" + m for m in ("explicit-adams", "implicit-adams", "fixed-adams")),
@@ -113,7 +113,7 @@ def test_the_guests_are_known_by_name_and_imported_on_first_use(fresh: Any) -> N
 def test_every_method_of_the_torchdiffeq_release_has_a_home() -> None:
     from torchdiffeq._impl.odeint import SOLVERS
 
-    named = {n.removeprefix("torchdiffeq-").replace("-", "_") for n in GUESTS if n.startswith("torchdiffeq-")}
+    named = {n.removeprefix("torchdiffeq-").replace("-", "_") for n in BACK_ENDS if n.startswith("torchdiffeq-")}
     assert named == set(SOLVERS)
 
 
@@ -124,13 +124,13 @@ def test_every_method_of_the_torchsde_release_has_a_home() -> None:
     assert named == {m for m in METHODS.all() if not m.startswith("adjoint")}
 
 
-@over_drivers(GUESTS)
-def test_a_guest_is_found_by_its_name_and_survives_a_round_trip(solver: Solver) -> None:
+@over_drivers(BACK_ENDS)
+def test_a_back_end_is_found_by_its_name_and_survives_a_round_trip(solver: Solver) -> None:
     assert registry.parse(Solver, solver.name) == solver == Solver.from_dict(solver.to_dict())
 
 
 @over_drivers(FLOWS)
-def test_a_guest_of_the_flow_arrives_counts_as_the_network_does_and_costs_what_it_declares(solver: Solver) -> None:
+def test_a_back_end_of_the_flow_arrives_counts_as_the_network_does_and_costs_what_it_declares(solver: Solver) -> None:
     seen: list[int] = []
 
     class Counted:
@@ -150,7 +150,7 @@ def test_a_guest_of_the_flow_arrives_counts_as_the_network_does_and_costs_what_i
 
 
 @over_drivers(FLOWS)
-def test_a_guest_encodes_as_it_samples(solver: Solver) -> None:
+def test_a_back_end_encodes_as_it_samples(solver: Solver) -> None:
     grid = Grid([0.2, 0.8]) if solver.adaptive else UniformIn(solver.coordinates)(VP, 60, t_start=0.8, t_end=0.2)
     if not solver.adaptive:
         grid = grid.reversed()
@@ -168,7 +168,7 @@ def test_a_float32_state_of_any_shape_stays_what_it_is(solver: Solver) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@over({n: GUESTS[n] for n in ("torchdiffeq-rk4", "torchdiffeq-explicit-adams", "torchsde-srk", "torchsde-heun")})
+@over({n: BACK_ENDS[n] for n in ("torchdiffeq-rk4", "torchdiffeq-explicit-adams", "torchsde-srk", "torchsde-heun")})
 def test_a_half_precision_state_is_carried_in_float32(solver: Solver, dtype: torch.dtype) -> None:
     problem = FLOW if solver in FIXED.values() else ReverseSDE(TARGET.denoiser(VP))
     got, want = (solve(problem, START.to(dtype).to(d), solver, steps=40).check() for d in (dtype, F64))
@@ -204,7 +204,7 @@ TABLEAUS = {
 @over_coordinates
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 @pytest.mark.parametrize("method, ours", [("euler", Euler), ("heun2", Heun)])
-def test_torchdiffeq_on_our_grid_is_our_own_method(
+def test_torchdiffeq_on_our_grid_is_our_method(
     method: str, ours: Any, coordinates: Coordinates, dtype: torch.dtype
 ) -> None:
     x = START.to(dtype)
@@ -223,11 +223,11 @@ def test_torchdiffeq_on_our_grid_is_the_method_written_out(method: str, coordina
 
 
 def test_the_rk4_of_torchdiffeq_is_the_rule_of_three_eighths_and_not_ours() -> None:
-    guest, ours = (solve(FLOW, START, s, steps=10).x for s in (TorchDiffEqFixed("rk4"), RK4()))
-    assert 1e-9 < furthest(guest, ours) < 1e-2
+    third_party, ours = (solve(FLOW, START, s, steps=10).x for s in (TorchDiffEqFixed("rk4"), RK4()))
+    assert 1e-9 < furthest(third_party, ours) < 1e-2
 
 
-def test_a_fixed_guest_visits_the_nodes_of_an_uneven_grid_and_gives_the_state_at_each() -> None:
+def test_a_fixed_back_end_visits_the_nodes_of_an_uneven_grid_and_gives_the_state_at_each() -> None:
     grid = Grid([1.0, 0.9, 0.4, 0.35, 0.1])
     got, want = (
         solve(FLOW, START, s, grid=grid, save=True) for s in (TorchDiffEqFixed("heun2", Angle()), Heun(Angle()))
@@ -241,7 +241,7 @@ def test_a_fixed_guest_visits_the_nodes_of_an_uneven_grid_and_gives_the_state_at
 @pytest.mark.parametrize(
     "method, ours", [("euler", EulerMaruyama), ("milstein", EulerMaruyama), ("heun", StochasticHeun)]
 )
-def test_torchsde_with_our_seed_is_our_own_method(
+def test_torchsde_with_our_seed_is_our_method(
     method: str, ours: Any, coordinates: Coordinates, noise: type[Noise]
 ) -> None:
     x = normals(4, 3)
@@ -280,7 +280,7 @@ def test_torchsde_srk_is_the_method_of_roessler_written_out(coordinates: Coordin
         "DOP853": SciPy(rtol=1e-8, atol=1e-8),
     }
 )
-def test_adaptive_guests_meet_the_exact_flow(solver: Any, coordinates: Coordinates) -> None:
+def test_adaptive_back_ends_meet_the_exact_flow(solver: Any, coordinates: Coordinates) -> None:
     got = solve(FLOW, START, dataclasses.replace(solver, coordinates=coordinates)).check()
     assert furthest(got.x, TARGET.flow(VP, VP.t_start, VP.t_end, START)) < 2e-6
 
@@ -295,7 +295,7 @@ def flow_errors(solver: Solver, grids: Sequence[Grid]) -> list[float]:
 
 @pytest.mark.parametrize("coordinates", [Time(), LogSNR()], ids=lambda c: type(c).__name__)
 @over_drivers({n: s for n, s in FIXED.items() if s.one_step})
-def test_a_one_step_guest_has_its_order(solver: Any, coordinates: Coordinates) -> None:
+def test_a_one_step_back_end_has_its_order(solver: Any, coordinates: Coordinates) -> None:
     solver = dataclasses.replace(solver, coordinates=coordinates)
     grids = [solver.spacing(VP, n, t_start=FROM, t_end=TO) for n in (40, 80, 160)]
     assert np.abs(slopes(flow_errors(solver, grids)) - solver.order).max() < 0.12
@@ -316,22 +316,22 @@ ADAMS = [
     by_day(ADAMS, ADAMS[:2]),
     ids=lambda s: f"{type(s).__name__}-{s.max_order}",
 )
-def test_an_adams_guest_has_the_order_its_start_allows(solver: Any) -> None:
+def test_an_adams_back_end_has_the_order_its_start_allows(solver: Any) -> None:
     grids = [solver.spacing(VP, n, t_start=at_log_snr(-1.0), t_end=at_log_snr(1.0)) for n in (80, 160, 320)]
     assert np.abs(slopes(flow_errors(solver, grids)) - solver.order).max() < 0.2
 
 
 @over_drivers({n: s for n, s in ADAPTIVE.items() if isinstance(s, TorchDiffEq)})
-def test_an_adaptive_guest_of_torchdiffeq_has_its_order_where_each_leg_is_one_step(solver: Any) -> None:
+def test_an_adaptive_back_end_of_torchdiffeq_has_its_order_where_each_segment_is_one_step(solver: Any) -> None:
     solver = dataclasses.replace(solver, rtol=100.0, atol=100.0, coordinates=Time())
-    counts = (4, 8, 16) if solver.order > 5 else (8, 16, 32)
-    grids = [UniformTime()(VP, n, t_start=FROM, t_end=at_log_snr(1.0)) for n in counts]
-    assert [solve(FLOW, START, solver, grid=g).accepted[0] for g in grids] == list(counts)
+    numbers = (4, 8, 16) if solver.order > 5 else (8, 16, 32)
+    grids = [UniformTime()(VP, n, t_start=FROM, t_end=at_log_snr(1.0)) for n in numbers]
+    assert [solve(FLOW, START, solver, grid=g).accepted[0] for g in grids] == list(numbers)
     assert np.abs(slopes(flow_errors(solver, grids)).mean() - solver.order) < 0.5
 
 
 @pytest.mark.parametrize("method, least, most", [("RK23", 1e-6, 1e-8), ("RK45", 1e-7, 1e-11), ("DOP853", 1e-7, 1e-12)])
-def test_a_runge_kutta_guest_of_scipy_has_its_order_in_error_against_steps(
+def test_a_runge_kutta_back_end_of_scipy_has_its_order_in_error_against_steps(
     method: str, least: float, most: float
 ) -> None:
     want = TARGET.flow(VP, FROM, TO, START[:1])
@@ -344,7 +344,7 @@ def test_a_runge_kutta_guest_of_scipy_has_its_order_in_error_against_steps(
 
 
 class _Impulses(Noise):
-    """Rows 2, 3, ... feel one draw each, rows 0 and 1 none: for a linear problem, the law of the output."""
+    """Rows 2, 3, ... feel one draw each, rows 0 and 1 none: for a linear problem, the distribution of the output."""
 
     def __init__(self, seed: int, x: Tensor, ids: Any = None) -> None:
         super().__init__(seed, x, ids)
@@ -359,7 +359,7 @@ class _Impulses(Noise):
     area = __call__
 
 
-def law_error(solver: Solver, grid: Grid, eta: float) -> float:
+def distribution_error(solver: Solver, grid: Grid, eta: float) -> float:
     """How far mean and standard deviation at the end are from the exact marginal's, started from the exact one."""
     target = Gaussian((0.7,), 0.3)
     draws = 2 * grid.steps
@@ -375,14 +375,14 @@ def law_error(solver: Solver, grid: Grid, eta: float) -> float:
 
 @pytest.mark.parametrize("coordinates", [Time(), LogSNR()], ids=lambda c: type(c).__name__)
 @over_drivers(STOCHASTIC)
-def test_a_guest_of_torchsde_has_its_weak_order_or_more_on_a_gaussian(solver: Any, coordinates: Coordinates) -> None:
+def test_a_back_end_of_torchsde_has_its_weak_order_or_more_on_a_gaussian(solver: Any, coordinates: Coordinates) -> None:
     solver = dataclasses.replace(solver, coordinates=coordinates)
-    errors = [law_error(solver, solver.spacing(VP, n, t_start=FROM, t_end=TO), 0.7) for n in (20, 40, 80)]
+    errors = [distribution_error(solver, solver.spacing(VP, n, t_start=FROM, t_end=TO), 0.7) for n in (20, 40, 80)]
     # midpoint and log_ode have more here, and on a mixture what they declare
     assert slopes(errors)[-1] > solver.weak_order - 0.25
 
 
-# --- the house rules -------------------------------------------------------------------------------------------------
+# --- the deviations from their defaults -------------------------------------------------------------------------------
 
 
 class Watched:
@@ -402,7 +402,7 @@ class Watched:
 @over_coordinates
 @pytest.mark.parametrize("t_end, dtype", [(1e-3, F64), (1e-5, torch.float32)])
 @over_drivers({n: s for n, s in ADAPTIVE.items() if n not in ("torchdiffeq-adaptive-heun", "scipy-rk23")})
-def test_no_adaptive_guest_leaves_the_run(
+def test_no_adaptive_back_end_leaves_the_run(
     solver: Any, coordinates: Coordinates, t_end: float, dtype: torch.dtype
 ) -> None:
     denoiser = Watched(FLOW.denoiser)
@@ -433,7 +433,7 @@ def test_a_hard_sample_is_as_accurate_among_easy_ones_as_alone(solver: Any) -> N
 
 
 @over_drivers({n: s for n, s in ADAPTIVE.items() if n.startswith("scipy")})
-def test_each_sample_of_scipy_is_on_its_own(solver: Any) -> None:
+def test_each_sample_of_scipy_is_alone(solver: Any) -> None:
     together = solve(FLOW, START, solver)
     for i in range(len(START)):
         alone = solve(FLOW, START[i : i + 1], solver)
@@ -478,7 +478,7 @@ def test_an_exhausted_budget_is_a_status_with_the_state_reached(solver: Any) -> 
     with pytest.raises(SolverError, match=r"budget exhausted at t = .* after 17 evaluations: raise max_evaluations"):
         got.check()
     assert furthest(got.x, TARGET.flow(VP, np.full(3, 1.0), got.t, START)) < 0.02
-    if not isinstance(solver, TorchDiffEqSciPy):  # the guest's guest tells nothing of its steps
+    if not isinstance(solver, TorchDiffEqSciPy):  # SciPy behind torchdiffeq reports nothing of its steps
         assert np.all(got.t < 1.0) or isinstance(solver, SciPy)
 
 
@@ -500,7 +500,7 @@ def test_a_drift_that_no_step_resolves_is_an_underflow_with_the_state_reached(so
     assert furthest(got.x, TARGET.flow(VP, np.full(3, 1.0), got.t, START)) < 1e-3
 
 
-def test_an_assertion_of_the_network_is_not_taken_for_one_of_the_guest() -> None:
+def test_an_assertion_of_the_network_is_not_taken_for_one_of_the_back_end() -> None:
     class Failing:
         schedule = VP
 
@@ -521,7 +521,7 @@ def test_states_at_save_times_are_those_of_the_flow(solver: Any) -> None:
 
 
 @over_drivers(ADAPTIVE)
-def test_accepted_and_rejected_steps_are_counted_where_the_guest_tells(solver: Any) -> None:
+def test_accepted_and_rejected_steps_are_counted_where_the_back_end_reports_them(solver: Any) -> None:
     got = solve(FLOW, START, solver)
     if isinstance(solver, TorchDiffEqSciPy):
         assert not got.accepted.any() and not got.rejected.any()
@@ -542,21 +542,21 @@ def test_accepted_and_rejected_steps_are_counted_where_the_guest_tells(solver: A
 
 
 @over_drivers(FIXED | STOCHASTIC)
-def test_a_fixed_step_guest_without_a_grid_is_a_type_error(solver: Any) -> None:
+def test_a_fixed_step_back_end_without_a_grid_is_a_type_error(solver: Any) -> None:
     problem, x = (FLOW, START) if solver in FIXED.values() else (SDE, normals(2, 3))
     with pytest.raises(TypeError, match="give exactly one of steps= and grid="):
         solve(problem, x, solver)
 
 
-def test_a_guest_takes_its_options_on_the_command_line() -> None:
+def test_a_back_end_takes_its_options_on_the_command_line() -> None:
     got = registry.parse(Solver, "torchdiffeq-dopri8:rtol=1e-4,coordinates=log-snr")
     assert got == TorchDiffEq("dopri8", rtol=1e-4, coordinates=LogSNR())
     assert registry.parse(Solver, "torchdiffeq-scipy-solver:solver=Radau") == TorchDiffEqSciPy("Radau")
 
 
 def test_the_example_of_the_design_runs() -> None:
-    guest = TorchDiffEq("dopri5", rtol=1e-4, coordinates=Angle())
-    got = sample(FLOW, (64, 2), guest, seed=0, dtype=F64).check()
+    third_party = TorchDiffEq("dopri5", rtol=1e-4, coordinates=Angle())
+    got = sample(FLOW, (64, 2), third_party, seed=0, dtype=F64).check()
     assert got.settings["solver"]["rtol"] == 1e-4
 
 
@@ -579,7 +579,7 @@ BAD = {
     "budget": (lambda: solve(FLOW, START, SciPy(max_evaluations=0)), "max_evaluations = 0: a whole number from 1 on"),
     "uneven": (
         lambda: solve(FLOW, START, TorchDiffEqAdamsBashforth(coordinates=LogSNR()), steps=9, spacing=UniformTime()),
-        "Adams methods want even steps in the clock of LogSNR",
+        "Adams methods want even steps in the integration variable of LogSNR",
     ),
     "infinite": (
         lambda: solve(
@@ -602,7 +602,7 @@ def test_an_unknown_option_raises(cls: Any) -> None:
         cls(step_size=0.1)
 
 
-def test_a_guest_is_given_its_own_kind_of_problem() -> None:
+def test_a_back_end_is_given_the_kind_of_problem_that_it_solves() -> None:
     with pytest.raises(TypeError, match="solves ReverseSDE, not ProbabilityFlow"):
         solve(FLOW, START, TorchSDE(), steps=5)
     with pytest.raises(TypeError, match="solves ProbabilityFlow, not ReverseSDE"):
@@ -629,8 +629,10 @@ def test_a_nan_in_one_sample_does_not_cost_adams_the_order_of_the_others() -> No
     assert furthest(got.x[[0, 2]], want.x) < 1e-5
 
 
-@over({n: GUESTS[n] for n in ("torchdiffeq-euler", "torchdiffeq-implicit-adams", "torchsde-milstein", "torchsde-srk")})
-def test_gradients_flow_through_fixed_step_guests(solver: Any) -> None:
+@over(
+    {n: BACK_ENDS[n] for n in ("torchdiffeq-euler", "torchdiffeq-implicit-adams", "torchsde-milstein", "torchsde-srk")}
+)
+def test_gradients_flow_through_fixed_step_back_ends(solver: Any) -> None:
     problem = FLOW if solver in FIXED.values() else ReverseSDE(TARGET.denoiser(VP))
     x = START.clone().requires_grad_()
     solve(problem, x, solver, steps=30, grad=True).x.sum().backward()
@@ -644,7 +646,7 @@ def test_gradients_flow_through_fixed_step_guests(solver: Any) -> None:
 
 
 @over_drivers(STOCHASTIC)
-def test_a_guest_of_the_sde_arrives_counts_and_costs_what_it_declares(solver: Any) -> None:
+def test_a_back_end_of_the_sde_arrives_counts_and_costs_what_it_declares(solver: Any) -> None:
     denoiser = Watched(SDE.denoiser)
     x = normals(4, 3, dtype=torch.float32)
     got = solve(ReverseSDE(denoiser, 0.7), x, solver, steps=20, save=True).check()
@@ -699,7 +701,7 @@ def test_torchsde_leaves_the_generator_of_the_user_alone(solver: Any) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_network_that_draws_keeps_its_own_generator() -> None:
+def test_a_network_that_draws_keeps_its_generator() -> None:
     drawn: list[float] = []
 
     class Drawing:
@@ -720,7 +722,7 @@ def test_torchsde_takes_one_step_per_interval_of_an_uneven_grid() -> None:
     assert denoiser.times == [t for pair in grid.pairs() for t in pair]
 
 
-def test_twenty_evaluations_of_edm_in_its_own_sigma_fit_a_guest() -> None:
+def test_twenty_evaluations_of_edm_in_sigma_fit_a_back_end() -> None:
     problem = ReverseSDE(TARGET.denoiser(EDM()))
     got = solve(problem, 80 * START, TorchSDE("euler_heun", LogSNR()), steps=20).check()
     assert np.all(got.evaluations == 20)
