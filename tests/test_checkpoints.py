@@ -30,7 +30,7 @@ def checkpoint(schedule=None, prediction=None, network=None, shape=(1, 8, 8), cl
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 def test_what_is_saved_is_read_back_the_same_denoiser(tmp_path, schedule, prediction):
     if type(schedule).__name__ == "CustomSchedule":
-        pytest.skip("a function is no plain data")
+        pytest.skip("a function is not plain data")
     made = checkpoint(schedule, prediction, MLP(16, 1), (2,), 0)
     found = load(save(tmp_path / "a.safetensors", made))
     assert found.to_dict() == made.to_dict() and found.schedule == schedule and found.prediction == prediction
@@ -68,7 +68,7 @@ def test_a_schedule_of_ones_own_functions_is_given_again(tmp_path):
     assert load(path, schedule=made.schedule).schedule is made.schedule
 
 
-def test_what_is_no_checkpoint_is_refused_by_name(tmp_path):
+def test_what_is_not_a_checkpoint_is_refused_by_name(tmp_path):
     path = save(tmp_path / "a.safetensors", checkpoint())
     with pytest.raises(ValueError, match="does not fit _MLPModule"):
         load(path, net=MLP(16, 1).build((1, 8, 8)))

@@ -39,8 +39,11 @@ def test_more_steps_bring_the_same_start_nearer_to_the_true_flow(tmp_path):
 
 
 def test_images_change_little_by_little_between_two_starts(tmp_path):
-    free, told = interpolation(NET, rows=2, places=9, steps=8), interpolation(NET, rows=2, places=9, steps=8, label=3)
-    assert free.rows != told.rows
+    free, conditioned = (
+        interpolation(NET, rows=2, places=9, steps=8),
+        interpolation(NET, rows=2, places=9, steps=8, label=3),
+    )
+    assert free.rows != conditioned.rows
     rows = written(free, tmp_path)
     assert len(rows) == 16 and {float(row["share"]) for row in rows} == {j / 8 for j in range(1, 9)}
     a, b = torch.randn(2, 3, 4, dtype=torch.float64)

@@ -151,7 +151,7 @@ def test_times_rise_with_the_share_and_stay_inside_the_schedule(times, schedule)
     assert np.all(steps >= 0) or np.all(steps <= 0)
 
 
-def test_times_follow_the_laws_that_they_are_named_for():
+def test_times_follow_the_distributions_that_they_are_named_for():
     u = (np.arange(2000) + 0.5) / 2000
     schedule = sd.EDM(sigma_min=1e-6, sigma_max=1e6)
     sigma = LogNormalTimes(-1.2, 1.2).quantile(schedule, u)
@@ -212,14 +212,14 @@ def test_the_unet_of_diffusers_is_called_as_diffusers_would_and_comes_back_from_
 
 @pytest.mark.nightly
 def test_a_perceptron_learns_the_exact_denoiser_of_a_mixture(tmp_path):
-    law = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
-    data = Data(law.sample(8000, seed=3).float().numpy())
+    target = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+    data = Data(target.sample(8000, seed=3).float().numpy())
     recipe = Recipe(prediction=sd.VPrediction(), network=MLP(64, 2), steps=600, batch=256, lr=4e-3, held_out=2000)
     net = train(data, tmp_path / "run", recipe, averages=0, progress=False)
-    exact = law.denoiser(recipe.schedule)
+    exact = target.denoiser(recipe.schedule)
     for log_snr, most in ((-1.5, 0.04), (0.0, 3e-3), (1.5, 1e-3)):
         t = float(recipe.schedule.time_at(log_snr))
-        x = sd.add_noise(recipe.schedule, law.sample(4000, seed=9), t, seed=1)
+        x = sd.add_noise(recipe.schedule, target.sample(4000, seed=9), t, seed=1)
         best, found = exact(t, x)[0], net.denoiser(t, x)[0]
         # four times the steps make it a third
         assert float((found - best).square().mean() / data.values.var()) < most
@@ -264,9 +264,9 @@ def test_a_power_average_is_the_sum_that_it_stands_for_and_has_the_width_that_it
         for step in range(1, 301):
             weights.append(np.sin(step))
             mean.update({"w": torch.tensor([weights[-1]], dtype=torch.float64)}, step)
-        shares = np.diff((np.arange(301) / 300) ** (mean.gamma + 1))
-        # beta = (1 - 1/t)^(gamma + 1) makes the shares differences of t^(gamma + 1)
-        assert abs(float(mean.weights["w"]) - shares @ weights) < 1e-12
+        fractions = np.diff((np.arange(301) / 300) ** (mean.gamma + 1))
+        # beta = (1 - 1/t)^(gamma + 1) makes the fractions differences of t^(gamma + 1)
+        assert abs(float(mean.weights["w"]) - fractions @ weights) < 1e-12
         tau = (np.arange(10**5) + 0.5) / 10**5
         density = (power(std) + 1) * tau ** power(std) / 10**5
         assert abs(np.sqrt(density @ tau**2 - (density @ tau) ** 2) - std) < 1e-5
@@ -282,8 +282,8 @@ def test_an_average_of_another_width_is_made_of_those_that_were_kept():
         return np.where(tau <= end, (power(std) + 1) * (tau / end) ** power(std) / end / 5, 0)
 
     for std, most in ((0.05, 1e-9), (0.1, 1e-9), (0.07, 0.005), (0.15, 0.015)):
-        shares = mixture(kept, std, 8000)
-        made = sum(share * profile(*k) for share, k in zip(shares, kept, strict=True))
+        fractions = mixture(kept, std, 8000)
+        made = sum(fraction * profile(*k) for fraction, k in zip(fractions, kept, strict=True))
         assert np.abs(made - profile(std, 8000)).sum() < most
 
 
@@ -400,7 +400,7 @@ def test_a_folder_is_held_by_one_run_and_holds_one_kind_of_run(tmp_path):
     assert os.listdir(tmp_path / "other") == ["letter.txt"]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_last_state(tmp_path):
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_its_last_state(tmp_path):
     class Breaks(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -426,13 +426,13 @@ class Plain(torch.nn.Module):
         return x * self.w.mean()
 
 
-def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path):
+def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path):
     class Breaks(Plain):
         steps = 0
 
         def forward(self, x, t, label=None):
             self.steps += self.training
-            # its derivative at 0 is infinite, and 0 times that is no number
+            # its derivative at 0 is infinite, and 0 times that is NaN
             return super().forward(x, t) + (0 * (self.w - self.w.detach()).abs().sqrt().sum() if self.steps > 12 else 0)
 
     words = r"its gradient nan long at step 13; .* holds the state of step 10. Begin in"

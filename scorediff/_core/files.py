@@ -79,14 +79,14 @@ def write_tensors(
     from safetensors.torch import save_file
 
     # a copy of each: tied weights are written twice
-    held = {
+    copies = {
         name: w.detach().to("cpu", dtype if w.is_floating_point() else None, copy=True).contiguous()
         for name, w in tensors.items()
     }
 
     def write(part: Path) -> None:
         try:
-            save_file(held, part, metadata=dict(said))
+            save_file(copies, part, metadata=dict(said))
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}; nothing is lost: make room and call it again") from error
 

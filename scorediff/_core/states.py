@@ -52,7 +52,7 @@ class Workspace:
 
     A fresh tensor of 50 MB costs more in page faults than in arithmetic. So results live in a few buffers; one is
     written again only when no tensor refers to it any longer, hence a caller may keep whatever he was given. States
-    that are no tensors, and tensors that carry gradients, take plain `+` and `*`.
+    that are not tensors, and tensors that carry gradients, take plain `+` and `*`.
     """
 
     def __init__(self, buffers: int = 8) -> None:

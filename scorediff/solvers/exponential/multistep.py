@@ -135,7 +135,7 @@ class Multistep(ExponentialIntegrator):
 
     def _by_start(self, steps: int, noisy: bool) -> int:
         """How many steps the start takes."""
-        # with noise the order ends at 2, for which a ramp does
+        # with noise the order ends at 2, for which lower orders suffice at the start
         return 0 if noisy or not self.start.stages(self.full_order) else min(self.history_length - 1, steps)
 
     @property
