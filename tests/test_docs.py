@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import inspect
 import pkgutil
 import re
 from pathlib import Path
