@@ -630,7 +630,7 @@ SLIPS = [
          "abs(end - start) ** 0.5", "max(end - start, 0.0) ** 0.5"),
     # claims
     Slip("an order too high", "Heun", "3 is declared", RUNGE_KUTTA,
-         "    order = 2\n    tableau: ClassVar", "    order = 3\n    tableau: ClassVar"),
+         "    order = 2\n    tableau = ", "    order = 3\n    tableau = "),
     Slip("an evaluation that nobody declares", "EDM's Heun", "one fewer than there are stages", RUNGE_KUTTA,
          "return len(self.tableau.b)", "return len(self.tableau.b) - 1"),
     Slip("exactness claimed in vain", "Heun", "on points and means, in any coordinates", RUNGE_KUTTA,

@@ -276,7 +276,7 @@ def test_torchsde_srk_is_the_method_of_roessler_written_out(coordinates: Coordin
 @over(
     {
         "dopri5": TorchDiffEq(rtol=1e-8, atol=1e-8),
-        "RK45": SciPy("RK45", 1e-8, 1e-8),
+        "RK45": SciPy("RK45", rtol=1e-8, atol=1e-8),
         "DOP853": SciPy(rtol=1e-8, atol=1e-8),
     }
 )
@@ -306,7 +306,7 @@ ADAMS = [
     for k in (4, 5, 6)
     for make in (
         lambda k: TorchDiffEqAdamsBashforth(k, LogSNR()),
-        lambda k: TorchDiffEqAdamsMoulton("implicit_adams", k, 60, 1e-13, 1e-13, LogSNR()),
+        lambda k: TorchDiffEqAdamsMoulton("implicit_adams", k, 60, LogSNR(), rtol=1e-13, atol=1e-13),
     )
 ]
 
@@ -337,7 +337,9 @@ def test_a_runge_kutta_back_end_of_scipy_has_its_order_in_error_against_steps(
     want = TARGET.flow(VP, FROM, TO, START[:1])
     points = []
     for tol in (least, most):
-        got = solve(FLOW, START[:1], SciPy(method, tol, tol, LogSNR(), 10**6), t_start=FROM, t_end=TO).check()
+        got = solve(
+            FLOW, START[:1], SciPy(method, LogSNR(), rtol=tol, atol=tol, max_evaluations=10**6), t_start=FROM, t_end=TO
+        ).check()
         points.append((got.accepted[0], furthest(got.x, want)))
     (n_0, e_0), (n_1, e_1) = points
     assert -0.5 < np.log(e_0 / e_1) / np.log(n_1 / n_0) - SciPy(method).order < 1.0
@@ -544,7 +546,7 @@ def test_accepted_and_rejected_steps_are_counted_where_the_back_end_reports_them
 @over_drivers(FIXED | STOCHASTIC)
 def test_a_fixed_step_back_end_without_a_grid_is_a_type_error(solver: Any) -> None:
     problem, x = (FLOW, START) if solver in FIXED.values() else (SDE, normals(2, 3))
-    with pytest.raises(TypeError, match="give exactly one of steps= and grid="):
+    with pytest.raises(TypeError, match="give exactly one of steps=, evaluations= and grid="):
         solve(problem, x, solver)
 
 

@@ -48,7 +48,7 @@ class TorchSDE(Solver):
     coordinates: Coordinates = field(default_factory=Time)
 
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)
-    linear: ClassVar[bool] = False
+    linear = False
     source: ClassVar[str] = "arXiv:2001.01328"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"torchsde-{method.replace('_', '-')}": {"method": method} for method in _METHODS

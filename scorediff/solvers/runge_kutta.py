@@ -1,5 +1,6 @@
 """Explicit Runge-Kutta methods for the probability flow, in any coordinates: a tableau each, one engine."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -45,11 +46,15 @@ class _RungeKutta(Solver):
     """`y_1 = y_0 + h sum_i b_i k_i`, `k_i` the drift at `s_0 + c_i h`, `y_0 + h sum_j a_ij k_j`."""
 
     coordinates: Coordinates = field(default_factory=Time)
-    tableau: ClassVar[Tableau]
 
     def __post_init__(self) -> None:
         if not isinstance(self.coordinates, Coordinates):
             raise TypeError(f"coordinates = {self.coordinates!r}: give Coordinates, such as LogSNR()")
+
+    @property
+    @abstractmethod
+    def tableau(self) -> Tableau:
+        """The nodes and weights."""
 
     @property
     def nfe(self) -> int:
@@ -97,7 +102,7 @@ class Euler(_RungeKutta):
 
     order = 1
     source: ClassVar[str] = "Euler 1768"
-    tableau: ClassVar[Tableau] = Tableau(c=(0.0,), a=((),), b=(1.0,))
+    tableau = Tableau(c=(0.0,), a=((),), b=(1.0,))
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Heun(_RungeKutta):
     """
 
     order = 2
-    tableau: ClassVar[Tableau] = Tableau(c=(0.0, 1.0), a=((), (1.0,)), b=(0.5, 0.5))
+    tableau = Tableau(c=(0.0, 1.0), a=((), (1.0,)), b=(0.5, 0.5))
     source: ClassVar[str] = "arXiv:2206.00364"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"heun": {}, "edm-heun": {"coordinates": DDIMCoordinates()}}
 
@@ -138,7 +143,7 @@ class RK2(_RungeKutta):
             raise ValueError(f"alpha = {self.alpha}: the second stage lies in (0, 1] of the step")
 
     @property
-    def tableau(self) -> Tableau:  # type: ignore[override]
+    def tableau(self) -> Tableau:
         b = 1 / (2 * self.alpha)
         return Tableau(c=(0.0, self.alpha), a=((), (self.alpha,)), b=(1 - b, b))
 
@@ -152,7 +157,7 @@ class Kutta3(_RungeKutta):
 
     order = 3
     source: ClassVar[str] = "Kutta 1901"
-    tableau: ClassVar[Tableau] = Tableau(c=(0.0, 0.5, 1.0), a=((), (0.5,), (-1.0, 2.0)), b=(1 / 6, 2 / 3, 1 / 6))
+    tableau = Tableau(c=(0.0, 0.5, 1.0), a=((), (0.5,), (-1.0, 2.0)), b=(1 / 6, 2 / 3, 1 / 6))
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "kutta3": {},
         "deis-rho-kutta3": {"coordinates": DDIMCoordinates()},
@@ -168,7 +173,7 @@ class RK4(_RungeKutta):
 
     order = 4
     source: ClassVar[str] = "Kutta 1901"
-    tableau: ClassVar[Tableau] = Tableau(
+    tableau = Tableau(
         c=(0.0, 0.5, 0.5, 1.0), a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)
     )
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -44,11 +44,8 @@ class EulerMaruyama(_BlackBoxSDE):
 
     weak_order = 1
     strong_order = 1
+    nfe = 1
     source: ClassVar[str] = "Maruyama 1955"
-
-    @property
-    def nfe(self) -> int:
-        return 1
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         moved, work = Field(problem, self.coordinates), Workspace()
@@ -69,11 +66,8 @@ class StochasticHeun(_BlackBoxSDE):
 
     weak_order = 2
     strong_order = 1
+    nfe = 2
     source: ClassVar[str] = "Ruemelin 1982"
-
-    @property
-    def nfe(self) -> int:
-        return 2
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         moved, work = Field(problem, self.coordinates), Workspace()

@@ -135,9 +135,10 @@ def grid_of(
     problem: Problem,
 ) -> Grid:
     """The grid of one run. Raises TypeError or ValueError as `solve` does."""
-    rule: Any = grid if isinstance(grid, (Spacing, str)) else None
-    given = None if rule is not None else grid
-    return run_grid(problem, solver, steps, given, rule, t_start, t_end)  # type: ignore[arg-type]
+    if isinstance(grid, str):
+        grid = registry.parse(Spacing, grid)  # type: ignore[type-abstract]
+    rule, nodes = (grid, None) if isinstance(grid, Spacing) else (None, grid)
+    return run_grid(problem, solver, steps, nodes, rule, t_start, t_end)
 
 
 def checked_target(target: Any) -> Target:
