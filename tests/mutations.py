@@ -1276,8 +1276,8 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
 - The strong order says that samples settle along a path, not where: wrong drifts and variances settle as well.
 - At eta = 1 eta is its own square: five slips here are none there, so the samplers of the reverse SDE are proved at
   0.5. On VP alone the paper's formula for DDIM's noise is right: only proofs that run on another schedule see it.
-- A Gaussian alone would pass a midpoint rule with half of the noise: where the drift is linear its distribution has order
-  2, on a mixture order 1.
+- A Gaussian alone would pass a midpoint rule with half of the noise: where the drift is linear its distribution has
+  order 2, on a mixture order 1.
 - Rounding to float32 is far below the errors of any step that an order is measured on: identities held to 1e-12 see
   it.
 - No proof on one sample at a time sees that samples of a batch share their steps, or the length of a Langevin step.
