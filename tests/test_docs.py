@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 import inspect
-import inspect
 import pkgutil
 import re
 from pathlib import Path
