@@ -276,7 +276,7 @@ def test_torchsde_srk_is_the_method_of_roessler_written_out(coordinates: Coordin
 @over(
     {
         "dopri5": TorchDiffEq(rtol=1e-8, atol=1e-8),
-        "RK45": SciPy("RK45", 1e-8, 1e-8),
+        "RK45": SciPy("RK45", rtol=1e-8, atol=1e-8),
         "DOP853": SciPy(rtol=1e-8, atol=1e-8),
     }
 )
