@@ -150,7 +150,7 @@ def tables(found: dict[str, dict[Method, list[float]]], budgets: list[int]) -> I
 
 
 def at_64(found: dict[str, dict[Method, list[float]]], budgets: list[int]) -> Iterator[str]:
-    """The summary at 64 evaluations, on each target: each method on the spacing that suits it best."""
+    """What is reached at 64 evaluations, on each target: each method on the spacing that suits it best."""
     i = budgets.index(64)
     for name, rows in found.items():
         best, method = min((errors[i], m) for m, errors in rows.items())
