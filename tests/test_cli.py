@@ -286,7 +286,7 @@ def test_the_exit_codes_reach_the_shell(here, fresh, line, code, words):
 
 
 @pytest.mark.nightly
-def test_a_reader_that_goes_away_is_no_traceback(here):
+def test_a_reader_that_goes_away_leaves_no_traceback(here):
     line = f"{sys.executable} -m scorediff solvers --json | true"
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert done.stderr == ""

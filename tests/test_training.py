@@ -457,7 +457,7 @@ def test_a_folder_in_which_nothing_was_saved_is_as_good_as_a_new_one(tmp_path):
     assert same(train(points(), tmp_path, tiny(lr=0.5), progress=False), load(tmp_path))
 
 
-def test_a_module_of_ones_own_is_trained_as_it_must_be_and_refused_by_name(tmp_path):
+def test_a_user_defined_module_is_trained_as_it_must_be_and_refused_by_name(tmp_path):
     class Tied(torch.nn.Module):
         def __init__(self):
             super().__init__()
