@@ -103,8 +103,8 @@ def log_snr_grids(
     """Rising log-SNRs in [`least`, `most`], an array of shape (steps + 1,); neighbouring steps differ by at most
     `ratio`, and zero lies inside.
     """
-    spread = float(np.sqrt(ratio))
-    steps = draw(st.lists(st.floats(1 / spread, spread), min_size=min_steps, max_size=max_steps))
+    most_uneven = float(np.sqrt(ratio))
+    steps = draw(st.lists(st.floats(1 / most_uneven, most_uneven), min_size=min_steps, max_size=max_steps))
     first, last = draw(st.floats(least, min(-0.5, least / 8))), draw(st.floats(max(0.5, most / 8), most))
     nodes = np.concatenate([[0.0], np.cumsum(steps)])
     return np.asarray(first + (last - first) * nodes / nodes[-1])
@@ -212,7 +212,7 @@ def assert_same_sampler(
 
 
 def assert_same_marginals(a: Any, b: Any = None, target: Target | None = None, **options: Any) -> None:
-    """Raise AssertionError where the outputs of two samplers are not one law. See `verify.marginals`."""
+    """Raise AssertionError where the outputs of two samplers do not have one distribution. See `verify.marginals`."""
     found = marginals(a, b, target, **options)
     if not found.same:
         raise AssertionError(str(found))
@@ -238,8 +238,8 @@ def assert_batch_invariant(
     solver = as_solver(solver)
     size = int(np.prod(shape))
     if denoiser is None:
-        law = Gaussian(np.linspace(-1, 1, size).reshape(shape), np.geomspace(0.05, 3, size).reshape(shape))
-        denoiser = law.denoiser(VPCosine())
+        target = Gaussian(np.linspace(-1, 1, size).reshape(shape), np.geomspace(0.05, 3, size).reshape(shape))
+        denoiser = target.denoiser(VPCosine())
     problem = pose(denoiser, eta_for(solver, eta))
     scales = torch.logspace(-2, 2, 7, dtype=dtype).reshape(-1, *(1,) * len(shape))
     x = prior(problem.schedule, (7, *shape), seed=seed, dtype=dtype) * scales

@@ -1,4 +1,4 @@
-"""The exact law of a linear sampler on a Gaussian target: its own body, run on affine forms instead of tensors.
+"""The exact output of a linear sampler on a Gaussian target: its body, run on affine forms instead of tensors.
 
 On `N(m, diag v)` the denoiser is affine, so after any number of steps the state in each eigendirection is
 `offset + slope x_T + sum_k loading_k z_k`. An `Affine` carries those coefficients, shape (directions, 2 + noises).
@@ -48,7 +48,7 @@ class BasisNoise:
         return unit
 
 
-def law(solver, target, grid, eta=0.0):
+def exact_moments(solver, target, grid, eta=0.0):
     """Mean and variance per direction of the output at the grid's end, from the exact marginal at its start."""
     directions = len(target.mean)
     width = 2 + 4 * grid.steps

@@ -30,7 +30,7 @@ def checkpoint(schedule=None, prediction=None, network=None, shape=(1, 8, 8), cl
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 def test_what_is_saved_is_read_back_the_same_denoiser(tmp_path, schedule, prediction):
     if type(schedule).__name__ == "CustomSchedule":
-        pytest.skip("a function is no plain data")
+        pytest.skip("a function is not plain data")
     made = checkpoint(schedule, prediction, MLP(16, 1), (2,), 0)
     found = load(save(tmp_path / "a.safetensors", made))
     assert found.to_dict() == made.to_dict() and found.schedule == schedule and found.prediction == prediction
@@ -52,7 +52,7 @@ def test_half_precision_takes_half_the_room_and_a_folder_is_its_model(tmp_path):
     assert load(whole, dtype=torch.float64).denoiser.dtype is torch.float64
 
 
-def test_ones_own_module_is_given_again():
+def test_a_user_defined_module_is_given_again():
     class Own(torch.nn.Module):
         def forward(self, x, t):
             return x
@@ -60,7 +60,7 @@ def test_ones_own_module_is_given_again():
     assert Checkpoint(Own(), sd.VPLinear(), sd.DataPrediction(), (2,)).to_dict()["network"] is None
 
 
-def test_a_schedule_of_ones_own_functions_is_given_again(tmp_path):
+def test_a_schedule_of_user_defined_functions_is_given_again(tmp_path):
     made = checkpoint(sd.schedules.CustomSchedule(), None, MLP(16, 1), (2,), 0)
     path = save(tmp_path / "a.safetensors", made)
     with pytest.raises(ValueError, match="give it as schedule="):
@@ -68,7 +68,7 @@ def test_a_schedule_of_ones_own_functions_is_given_again(tmp_path):
     assert load(path, schedule=made.schedule).schedule is made.schedule
 
 
-def test_what_is_no_checkpoint_is_refused_by_name(tmp_path):
+def test_what_is_not_a_checkpoint_is_refused_by_name(tmp_path):
     path = save(tmp_path / "a.safetensors", checkpoint())
     with pytest.raises(ValueError, match="does not fit _MLPModule"):
         load(path, net=MLP(16, 1).build((1, 8, 8)))
@@ -91,7 +91,7 @@ def test_what_is_no_checkpoint_is_refused_by_name(tmp_path):
     save_file({"w": torch.zeros(2)}, path, metadata={"scorediff": "[1]"})
     with pytest.raises(ValueError, match="damaged header"):
         load(path)
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint 'nothing'"):
+    with pytest.raises(FileNotFoundError, match="unknown checkpoint 'nothing'"):
         load("nothing")
 
 

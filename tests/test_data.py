@@ -46,10 +46,10 @@ def test_the_digits_are_there_by_name():
 
 def test_held_out_samples_are_drawn_by_the_seed_and_nothing_is_lost():
     data = Data(np.arange(20.0).reshape(10, 2), np.arange(10) % 2)
-    rest, held = (data.take(rows) for rows in data.split(3, seed=1))
-    assert len(rest) == 7 and len(held) == 3 and held.classes == 2
-    assert sorted([*rest.values[:, 0], *held.values[:, 0]]) == list(data.values[:, 0])
-    assert np.array_equal(data.split(3, seed=1)[1], np.flatnonzero(np.isin(data.values[:, 0], held.values[:, 0])))
+    rest, kept = (data.take(rows) for rows in data.split(3, seed=1))
+    assert len(rest) == 7 and len(kept) == 3 and kept.classes == 2
+    assert sorted([*rest.values[:, 0], *kept.values[:, 0]]) == list(data.values[:, 0])
+    assert np.array_equal(data.split(3, seed=1)[1], np.flatnonzero(np.isin(data.values[:, 0], kept.values[:, 0])))
     assert not np.array_equal(data.split(3, seed=2)[1], data.split(3, seed=1)[1])
     assert data.summary() != Data(data.values, np.arange(10) % 3).summary()
 
@@ -73,7 +73,7 @@ def test_a_folder_of_folders_has_classes(tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_is_refused_naming_what_is_wrong(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         from_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no images in it; known are"):
         from_folder(tmp_path)
@@ -145,7 +145,7 @@ def test_idx_files_are_read_and_damaged_ones_named(tmp_path):
     with pytest.raises(ValueError, match="is cut short: 9403 numbers"):
         load_data(tmp_path)
     images.write_bytes(gzip.compress(b"nothing of the kind"))
-    with pytest.raises(ValueError, match="is no idx file"):
+    with pytest.raises(ValueError, match="is not an idx file"):
         load_data(tmp_path)
     idx(images, np.zeros((11, 28, 28), dtype=np.uint8))
     with pytest.raises(ValueError, match="do not fit"):
@@ -160,9 +160,9 @@ def test_a_name_that_is_nothing_is_refused_with_the_nearest_that_is(tmp_path):
         load_data("digts")
     with pytest.raises(FileNotFoundError, match="known: digits, fashion-mnist, a folder"):
         load_data("x")
-    with pytest.raises(ValueError, match="for folders of images; digits is none"):
+    with pytest.raises(ValueError, match="for folders of images; digits is not one"):
         load_data("digits", size=8)
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match=r"the file .* does not exist"):
         load_data(tmp_path / "a.npz")
 
 
@@ -203,7 +203,7 @@ def test_numbers_of_any_float_are_read(tmp_path, kind):
 def test_files_that_are_not_what_they_are_named_are_refused(tmp_path):
     path = tmp_path / "a.npz"
     path.write_text("Dear Sir")
-    with pytest.raises(ValueError, match=r"a.npz cannot be read as arrays: it is no file of numpy's"):
+    with pytest.raises(ValueError, match=r"a.npz cannot be read as arrays: it is not a file of numpy's"):
         from_file(path)
     with path.open("wb") as file:
         np.save(file, np.zeros((2, 2)))

@@ -140,7 +140,7 @@ def test_the_weightings_are_what_their_papers_say():
 
 @pytest.mark.parametrize("times", TIMES, ids=label)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-def test_times_rise_with_the_share_and_stay_inside_the_schedule(times, schedule):
+def test_times_rise_with_the_fraction_and_stay_inside_the_schedule(times, schedule):
     if isinstance(times, LogitNormalTimes) and schedule.t_start > 1:
         with pytest.raises(ValueError, match="LogNormalTimes"):
             times.quantile(schedule, np.array([0.5]))
@@ -151,7 +151,7 @@ def test_times_rise_with_the_share_and_stay_inside_the_schedule(times, schedule)
     assert np.all(steps >= 0) or np.all(steps <= 0)
 
 
-def test_times_follow_the_laws_that_they_are_named_for():
+def test_times_follow_the_distributions_that_they_are_named_for():
     u = (np.arange(2000) + 0.5) / 2000
     schedule = sd.EDM(sigma_min=1e-6, sigma_max=1e6)
     sigma = LogNormalTimes(-1.2, 1.2).quantile(schedule, u)
@@ -177,9 +177,9 @@ def test_a_network_begins_as_nothing_takes_labels_and_reaches_all_its_weights(ne
     out.square().sum().backward()
     assert all(p.grad is not None and p.grad.ne(0).any() for p in net.parameters())
     if classes:
-        assert torch.equal(net(x, t), net(x, t, label=torch.full((5,), classes)))  # no label is a label of its own
+        assert torch.equal(net(x, t), net(x, t, label=torch.full((5,), classes)))  # no label is another label
     else:
-        with pytest.raises(TypeError, match="knows no classes"):
+        with pytest.raises(TypeError, match="takes no classes"):
             net(x, t, label=torch.zeros(5, dtype=torch.int64))
 
 
@@ -212,14 +212,14 @@ def test_the_unet_of_diffusers_is_called_as_diffusers_would_and_comes_back_from_
 
 @pytest.mark.nightly
 def test_a_perceptron_learns_the_exact_denoiser_of_a_mixture(tmp_path):
-    law = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
-    data = Data(law.sample(8000, seed=3).float().numpy())
+    target = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
+    data = Data(target.sample(8000, seed=3).float().numpy())
     recipe = Recipe(prediction=sd.VPrediction(), network=MLP(64, 2), steps=600, batch=256, lr=4e-3, held_out=2000)
     net = train(data, tmp_path / "run", recipe, averages=0, progress=False)
-    exact = law.denoiser(recipe.schedule)
+    exact = target.denoiser(recipe.schedule)
     for log_snr, most in ((-1.5, 0.04), (0.0, 3e-3), (1.5, 1e-3)):
         t = float(recipe.schedule.time_at(log_snr))
-        x = sd.add_noise(recipe.schedule, law.sample(4000, seed=9), t, seed=1)
+        x = sd.add_noise(recipe.schedule, target.sample(4000, seed=9), t, seed=1)
         best, found = exact(t, x)[0], net.denoiser(t, x)[0]
         # four times the steps make it a third
         assert float((found - best).square().mean() / data.values.var()) < most
@@ -242,7 +242,7 @@ def test_a_batch_is_the_same_in_any_number_of_parts_and_an_epoch_meets_every_sam
     assert torch.equal(epoch[:, 0].sort().values, torch.from_numpy(data.values[:, 0]).sort().values)
     dropped = torch.cat([whole.at(step).label for step in range(50)]) == 2
     assert 0.2 < dropped.float().mean() < 0.4
-    with pytest.raises(ValueError, match="shared by 3 processes"):
+    with pytest.raises(ValueError, match="split among 3 processes"):
         Batches(data, recipe, 0, 3)
 
 
@@ -264,9 +264,9 @@ def test_a_power_average_is_the_sum_that_it_stands_for_and_has_the_width_that_it
         for step in range(1, 301):
             weights.append(np.sin(step))
             mean.update({"w": torch.tensor([weights[-1]], dtype=torch.float64)}, step)
-        shares = np.diff((np.arange(301) / 300) ** (mean.gamma + 1))
-        # beta = (1 - 1/t)^(gamma + 1) makes the shares differences of t^(gamma + 1)
-        assert abs(float(mean.weights["w"]) - shares @ weights) < 1e-12
+        fractions = np.diff((np.arange(301) / 300) ** (mean.gamma + 1))
+        # beta = (1 - 1/t)^(gamma + 1) makes the fractions differences of t^(gamma + 1)
+        assert abs(float(mean.weights["w"]) - fractions @ weights) < 1e-12
         tau = (np.arange(10**5) + 0.5) / 10**5
         density = (power(std) + 1) * tau ** power(std) / 10**5
         assert abs(np.sqrt(density @ tau**2 - (density @ tau) ** 2) - std) < 1e-5
@@ -282,8 +282,8 @@ def test_an_average_of_another_width_is_made_of_those_that_were_kept():
         return np.where(tau <= end, (power(std) + 1) * (tau / end) ** power(std) / end / 5, 0)
 
     for std, most in ((0.05, 1e-9), (0.1, 1e-9), (0.07, 0.005), (0.15, 0.015)):
-        shares = mixture(kept, std, 8000)
-        made = sum(share * profile(*k) for share, k in zip(shares, kept, strict=True))
+        fractions = mixture(kept, std, 8000)
+        made = sum(weight * profile(*k) for weight, k in zip(fractions, kept, strict=True))
         assert np.abs(made - profile(std, 8000)).sum() < most
 
 
@@ -400,7 +400,7 @@ def test_a_folder_is_held_by_one_run_and_holds_one_kind_of_run(tmp_path):
     assert os.listdir(tmp_path / "other") == ["letter.txt"]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_last_state(tmp_path):
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_its_last_state(tmp_path):
     class Breaks(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -426,13 +426,13 @@ class Plain(torch.nn.Module):
         return x * self.w.mean()
 
 
-def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path):
+def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path):
     class Breaks(Plain):
         steps = 0
 
         def forward(self, x, t, label=None):
             self.steps += self.training
-            # its derivative at 0 is infinite, and 0 times that is no number
+            # its derivative at 0 is infinite, and 0 times that is not a number
             return super().forward(x, t) + (0 * (self.w - self.w.detach()).abs().sqrt().sum() if self.steps > 12 else 0)
 
     words = r"its gradient nan long at step 13; .* holds the state of step 10. Begin in"
@@ -457,7 +457,7 @@ def test_a_folder_in_which_nothing_was_saved_is_as_good_as_a_new_one(tmp_path):
     assert same(train(points(), tmp_path, tiny(lr=0.5), progress=False), load(tmp_path))
 
 
-def test_a_module_of_ones_own_is_trained_as_it_must_be_and_refused_by_name(tmp_path):
+def test_a_user_defined_module_is_trained_as_it_must_be_and_refused_by_name(tmp_path):
     class Tied(torch.nn.Module):
         def __init__(self):
             super().__init__()

@@ -15,7 +15,7 @@ ArrayLike = Tensor | np.ndarray | float | Sequence[Any]
 def parameter(name: str, value: ArrayLike) -> Tensor:
     """`value` as a float64 tensor on the CPU that shares no memory with it.
 
-    Raises TypeError where it is no array of real numbers, ValueError where one of them is not finite.
+    Raises TypeError where it is not an array of real numbers, ValueError where one of them is not finite.
     """
     try:
         tensor = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))

@@ -23,7 +23,7 @@ def check_writable(path: str | Path) -> Path:
     whole = Path(path).expanduser().resolve()
     folder = whole.parent
     if not folder.exists():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {folder}; make it first")
+        raise FileNotFoundError(f"cannot write {path}: the folder {folder} does not exist; make it first")
     if not folder.is_dir():
         raise NotADirectoryError(f"cannot write {path}: {folder} is a file, not a folder")
     if whole.exists() and not whole.is_file():
@@ -79,14 +79,14 @@ def write_tensors(
     from safetensors.torch import save_file
 
     # a copy of each: tied weights are written twice
-    held = {
+    copies = {
         name: w.detach().to("cpu", dtype if w.is_floating_point() else None, copy=True).contiguous()
         for name, w in tensors.items()
     }
 
     def write(part: Path) -> None:
         try:
-            save_file(held, part, metadata=dict(said))
+            save_file(copies, part, metadata=dict(said))
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}; nothing is lost: make room and call it again") from error
 
