@@ -158,7 +158,7 @@ COORDINATES: Mapping[str, Callable[[Problem], sd.coordinates.Coordinates]] = {
 }
 
 
-def guest(tolerance: float, problem: Problem, *, kind: type, method: str, where: str) -> sd.Solver:
+def third_party(tolerance: float, problem: Problem, *, kind: type, method: str, where: str) -> sd.Solver:
     made: sd.Solver = kind(method, tolerance, tolerance, COORDINATES[where](problem))
     return made
 
@@ -167,12 +167,12 @@ def methods() -> Iterator[Method]:
     for label, make in our_makers().items():
         yield Method(f"ours: {label}", partial(run_ours, make=make))
     for where in COORDINATES:
-        make = partial(guest, kind=sd.backends.TorchDiffEq, method="dopri5", where=where)
+        make = partial(third_party, kind=sd.backends.TorchDiffEq, method="dopri5", where=where)
         yield Method(f"torchdiffeq dopri5, {where}", partial(run_ours, make=make))
     yield Method("torchdiffeq dopri5, raw, time", torchdiffeq_raw)
     for name in ("RK45", "DOP853", "LSODA"):
         for where in ("time", "angle"):
-            make = partial(guest, kind=sd.backends.SciPy, method=name, where=where)
+            make = partial(third_party, kind=sd.backends.SciPy, method=name, where=where)
             yield Method(f"scipy {name}, {where}", partial(run_ours, make=make), has_reads=False)
     yield Method("k-diffusion dpm_adaptive", dpm_adaptive)
     yield Method("diffrax Tsit5, vmap, time", diffrax_tsit5, has_reads=False)
@@ -253,10 +253,12 @@ def _in_jax(problem: Problem) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    law: Any = problem.flow.denoiser.target  # type: ignore[attr-defined]
-    if isinstance(law, sd.targets.Empirical):
-        law = sd.targets.GaussianMixture(np.full(len(law.data), 1 / len(law.data)), law.data, law.bandwidth**2)
-    m, v, w = (jnp.asarray(part.numpy()) for part in (law.means.flatten(1), law.spectrum.values, law.weights))
+    target: Any = problem.flow.denoiser.target  # type: ignore[attr-defined]
+    if isinstance(target, sd.targets.Empirical):
+        target = sd.targets.GaussianMixture(
+            np.full(len(target.data), 1 / len(target.data)), target.data, target.bandwidth**2
+        )
+    m, v, w = (jnp.asarray(part.numpy()) for part in (target.means.flatten(1), target.spectrum.values, target.weights))
     b0, b1 = SCHEDULE.beta_min, SCHEDULE.beta_max
 
     def drift(t: Any, x: Any, args: Any) -> Any:
@@ -289,8 +291,8 @@ class Curve:
             if reached <= error:
                 if before is None:
                     return f"<= {n:.0f}"
-                share = np.log(before[1] / error) / np.log(before[1] / reached)
-                return f"{before[0] + share * (n - before[0]):.0f}"
+                fraction = np.log(before[1] / error) / np.log(before[1] / reached)
+                return f"{before[0] + fraction * (n - before[0]):.0f}"
             if before is None or reached < before[1]:
                 before = n, reached
         return "-"

@@ -62,7 +62,7 @@ EASED_LADDER = (20, 28, 40, 57, 80, 113, 160)  # with more steps the first ones 
 _NEAR = 1e-6  # in the log-SNR: float32 moves a node by less
 
 #: How much of the noise over a step is that over its first half, of `(s_0, s_middle, s_1)`.
-Share = Callable[[float, float, float], float]
+NoiseFraction = Callable[[float, float, float], float]
 
 
 def of_one_process(s_0: float, s_m: float, s_1: float) -> float:
@@ -129,9 +129,9 @@ class Course:
         """The noise from node to node."""
         return self.noise(float(self.log_snr[n]), float(self.log_snr[m]))
 
-    def spanned(self, start: float, middle: float, end: float, share: Share) -> Tensor:
+    def spanned(self, start: float, middle: float, end: float, fraction: NoiseFraction) -> Tensor:
         """The noise of a whole step, part of which is that of its first half."""
-        c = share(*np.exp([-start, -middle, -end]))
+        c = fraction(*np.exp([-start, -middle, -end]))
         return self.noise(start, middle) * float(c) + self.noise(middle, end) * float(np.sqrt(1 - c**2))
 
 
@@ -188,7 +188,7 @@ def one_noise_a_step(course: Course) -> Sampler:
     return lambda s_0, s_1: course.fresh(course.node(float(s_0)), course.node(float(s_1)))
 
 
-def two_noises_a_step(course: Course, share: Share) -> Sampler:
+def two_noises_a_step(course: Course, fraction: NoiseFraction) -> Sampler:
     """For DPM++ SDE, which asks for the noise to the middle of a step, then for that to its end."""
 
     def sampler(s_0: Any, s_1: Any) -> Tensor:
@@ -196,7 +196,7 @@ def two_noises_a_step(course: Course, share: Share) -> Sampler:
         start, end = float(course.own[n]), float(course.own[n + 1])
         middle = (start + end) / 2
         if abs(end + np.log(float(s_1))) < _NEAR:
-            return course.spanned(start, middle, end, share)
+            return course.spanned(start, middle, end, fraction)
         return course.noise(start, middle)
 
     return sampler
@@ -272,14 +272,14 @@ def by_sigmas(scheduler: Any, course: Course) -> list[Stage]:
     ]
 
 
-def by_orders(scheduler: Any, course: Course, share: Share | None = None) -> list[Stage]:
-    """A noise for the stage at the middle, then one for the whole step: independent, unless there is a `share`."""
+def by_orders(scheduler: Any, course: Course, fraction: NoiseFraction | None = None) -> list[Stage]:
+    """A noise for the stage at the middle, then one for the whole step: independent, unless there is a `fraction`."""
     stages, nodes = by_sigmas(scheduler, course), course.log_snr.tolist()
 
     def whole(n: int) -> Tensor:
-        if share is None:
+        if fraction is None:
             return course.noise(nodes[n - 1], nodes[n + 1], 1)
-        return course.spanned(nodes[n - 1], nodes[n], nodes[n + 1], share)
+        return course.spanned(nodes[n - 1], nodes[n], nodes[n + 1], fraction)
 
     return [
         replace(stage, noise=partial(whole, n)) if order > 1 else stage
@@ -537,11 +537,11 @@ def _k_rows() -> Iterator[Row]:
     yield Row(_K("sample_dpmpp_2s_ancestral", eta=1, noises=_PLAIN), "dpm++2s")
     yield Row(_K("sample_dpmpp_2m_sde", {"solver_type": "midpoint"}, eta=2, noises=_PLAIN), "dpm++2m")
     path = "the two noises of a step are correlated as a path in sigma, not as the solution of the SDE"
-    for share, note, differs in (
+    for fraction, note, differs in (
         (of_one_process, "noises of one process", ""),
         (of_one_path_over_sigma, "noises as of its Brownian tree", path),
     ):
-        noises = partial(two_noises_a_step, share=share)
+        noises = partial(two_noises_a_step, fraction=fraction)
         yield Row(_K("sample_dpmpp_sde", {}, note, eta=1, noises=noises), "sde-dpm++2s", differs, eta=1.0)
     three = _K("sample_dpmpp_3m_sde", {}, "eta=ours^2", eta=2, noises=_PLAIN)
     differs = f"{_TWO}, and the second step is exp-ab2's"
@@ -582,9 +582,11 @@ def _multistep_rows() -> Iterator[Row]:
 
 
 def _singlestep_rows() -> Iterator[Row]:
-    def row(kind: str, order: int, ours: str, differs: str = "", share: Share | None = None, eta: float = 0.0) -> Row:
+    def row(
+        kind: str, order: int, ours: str, differs: str = "", fraction: NoiseFraction | None = None, eta: float = 0.0
+    ) -> Row:
         settings = {"algorithm_type": kind, "solver_order": order}
-        wire, note = partial(by_orders, share=share), "noises of one process" if share else ""
+        wire, note = partial(by_orders, fraction=fraction), "noises of one process" if fraction else ""
         peer = Diffusers("DPMSolverSinglestepScheduler", settings, note, wire=wire, parts=order)
         return Row(peer, ours, differs, eta)
 
@@ -593,7 +595,7 @@ def _singlestep_rows() -> Iterator[Row]:
     yield row("dpmsolver++", 3, "dpm++3s", stage)
     yield row("dpmsolver", 2, "dpm-2s")
     yield row("dpmsolver", 3, "dpm-3s", stage)
-    yield row("sde-dpmsolver++", 2, "sde-dpm++2s", share=of_one_process, eta=1.0)
+    yield row("sde-dpmsolver++", 2, "sde-dpm++2s", fraction=of_one_process, eta=1.0)
     yield row("sde-dpmsolver++", 2, "sde-dpm++2s", "the two noises of a step are independent", eta=1.0)
 
 

@@ -150,7 +150,7 @@ def tables(found: dict[str, dict[Method, list[float]]], budgets: list[int]) -> I
 
 
 def at_64(found: dict[str, dict[Method, list[float]]], budgets: list[int]) -> Iterator[str]:
-    """The promise at 64 evaluations, on each target: each method on the spacing that suits it best."""
+    """What is reached at 64 evaluations, on each target: each method on the spacing that suits it best."""
     i = budgets.index(64)
     for name, rows in found.items():
         best, method = min((errors[i], m) for m, errors in rows.items())
@@ -182,9 +182,9 @@ def main() -> None:
         print(f"\n{title}\n\n{aligned(rows[0], rows[1:])}")
         parts.append(f"### {title}\n\n{markdown(rows)}\n")
     if 64 in budgets:
-        promise = list(at_64(found, budgets))
-        print("\nAt 64 evaluations\n\n" + "\n".join(promise))
-        parts.append("### At 64 evaluations\n\n" + "\n".join(f"- {line}" for line in promise) + "\n")
+        summary = list(at_64(found, budgets))
+        print("\nAt 64 evaluations\n\n" + "\n".join(summary))
+        parts.append("### At 64 evaluations\n\n" + "\n".join(f"- {line}" for line in summary) + "\n")
     known = "; ".join(f"{p.name} {p.known_to:.0e}" for p in made)
     print(f"\nThe truth is known to: {known}. {time.perf_counter() - started:.0f} s", file=sys.stderr)
     if options.markdown:

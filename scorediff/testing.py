@@ -103,8 +103,8 @@ def log_snr_grids(
     """Rising log-SNRs in [`least`, `most`], an array of shape (steps + 1,); neighbouring steps differ by at most
     `ratio`, and zero lies inside.
     """
-    most_uneven = float(np.sqrt(ratio))
-    steps = draw(st.lists(st.floats(1 / most_uneven, most_uneven), min_size=min_steps, max_size=max_steps))
+    widest = float(np.sqrt(ratio))
+    steps = draw(st.lists(st.floats(1 / widest, widest), min_size=min_steps, max_size=max_steps))
     first, last = draw(st.floats(least, min(-0.5, least / 8))), draw(st.floats(max(0.5, most / 8), most))
     nodes = np.concatenate([[0.0], np.cumsum(steps)])
     return np.asarray(first + (last - first) * nodes / nodes[-1])

@@ -25,7 +25,7 @@ import scorediff as sd
 
 ROOT = Path(sd.__file__).parent
 KEPT = Path(__file__).parents[1] / ".pytest_cache" / "branches"
-WHERE = (str(ROOT / "solvers"), str(ROOT / "backends"), str(ROOT / "coordinates.py"))
+WHERE = (str(ROOT / "solvers"), str(ROOT / "backends"), str(ROOT / "linear_parts"), str(ROOT / "coordinates.py"))
 TARGET = sd.targets.GaussianMixture((0.3, 0.7), ((1.0, -0.5), (-0.6, 0.8)), (0.1, 0.3))
 STEPS = 12  # a start that cuts the first step does so from 9 on
 

@@ -53,11 +53,10 @@ PAIRS, NEWTON, ROWS = f"{ADAPTIVE}.runge_kutta", f"{ADAPTIVE}.newton", f"{ADAPTI
 VARIABLE_ADAMS, STEPPING = f"{ADAPTIVE}.adams", f"{ADAPTIVE}.stepping"
 EXPONENTIAL, COMPOSED = "scorediff.solvers.exponential", "scorediff.solvers.composed"
 ENGINE, FIRST_ORDER, WRAPPER = f"{EXPONENTIAL}.engine", f"{EXPONENTIAL}.first_order", f"{COMPOSED}.wrapper"
-FORMS, KERNELS = f"{LINEAR_PARTS}.forms", f"{LINEAR_PARTS}.kernels"
-LEVEL, PRECONDITIONED, PARTS = f"{LINEAR_PARTS}.level", f"{LINEAR_PARTS}.preconditioned", f"{LINEAR_PARTS}.base"
+FORMS, PRECONDITIONED, PARTS = f"{LINEAR_PARTS}.forms", f"{LINEAR_PARTS}.preconditioned", f"{LINEAR_PARTS}.base"
 MULTISTEP, STARTS, ADAMS = f"{EXPONENTIAL}.multistep", f"{EXPONENTIAL}.starts", f"{EXPONENTIAL}.adams"
 DPM_SOLVER, UNIPC, PNDM = f"{EXPONENTIAL}.dpm_solver", f"{EXPONENTIAL}.unipc", f"{EXPONENTIAL}.pndm"
-ER_SDE, EXPONENTIAL_RK = f"{EXPONENTIAL}.er_sde", f"{EXPONENTIAL}.runge_kutta"
+ER_SDE, EXPONENTIAL_RK, ETD = f"{EXPONENTIAL}.er_sde", f"{EXPONENTIAL}.runge_kutta", f"{EXPONENTIAL}.etd"
 ANCESTRAL, CHURN = f"{COMPOSED}.ancestral", f"{COMPOSED}.churn"
 RESTART, LANGEVIN = f"{COMPOSED}.restart", f"{COMPOSED}.langevin"
 
@@ -86,30 +85,30 @@ def _edm(problem, x, grid):
 def _data_form(problem, x, grid, noise):
     # y_1 = rho y_0 + (1 - rho) D + s_1 sqrt(1 - (s_1/s_0)^(2 eta^2)) z, rho = (s_1/s_0)^(1 + eta^2), and
     # D = D_0 + (D_0 - D_-1) / (2 r), as in k-diffusion's sample_dpmpp_2m and sample_dpmpp_2m_sde
-    t, s, alpha, clock, y = _edm(problem, x, grid)
+    t, s, alpha, log_snr, y = _edm(problem, x, grid)
     eta2, before = problem.eta**2, None
     for n in range(grid.steps):
         data = now = problem.denoiser(t[n], y * alpha[n])[0]
         if before is not None:
-            data = now + (now - before) * ((clock[n + 1] - clock[n]) / (clock[n] - clock[n - 1]) / 2)
+            data = now + (now - before) * ((log_snr[n + 1] - log_snr[n]) / (log_snr[n] - log_snr[n - 1]) / 2)
         rho, before = (s[n + 1] / s[n]) ** (1 + eta2), now
         y = y * rho + data * (1 - rho)
         if eta2:
-            y = y + noise(clock[n], clock[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * eta2)))
+            y = y + noise(log_snr[n], log_snr[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * eta2)))
         yield t[n + 1], y * alpha[n + 1]
 
 
 def _noise_form(problem, x, grid, noise):
     # y_1 = y_0 + (1 + eta^2) (s_1 - s_0) E + eta sqrt(s_0^2 - s_1^2) z, E = E_0 + (E_0 - E_-1) / (2 r)
-    t, s, alpha, clock, y = _edm(problem, x, grid)
+    t, s, alpha, log_snr, y = _edm(problem, x, grid)
     eta2, before = problem.eta**2, None
     for n in range(grid.steps):
         slope = now = problem.denoiser(t[n], y * alpha[n])[1]
         if before is not None:
-            slope = now + (now - before) * ((clock[n + 1] - clock[n]) / (clock[n] - clock[n - 1]) / 2)
+            slope = now + (now - before) * ((log_snr[n + 1] - log_snr[n]) / (log_snr[n] - log_snr[n - 1]) / 2)
         y, before = y + slope * ((1 + eta2) * (s[n + 1] - s[n])), now
         if eta2:
-            y = y + noise(clock[n], clock[n + 1]) * np.sqrt(eta2 * (s[n] ** 2 - s[n + 1] ** 2))
+            y = y + noise(log_snr[n], log_snr[n + 1]) * np.sqrt(eta2 * (s[n] ** 2 - s[n + 1] ** 2))
         yield t[n + 1], y * alpha[n + 1]
 
 
@@ -127,26 +126,26 @@ def _multistep(problem, x, grid, noise, k=3, corrected=0, starts=0, half=False):
     # Adams' predictor with k evaluations and the corrector with the new one and `corrected` others (PEC), in
     # y = x / alpha against the log-SNR; `starts` first steps by RES-2. With `half` two of them make 2M, or in a
     # corrector the mean
-    t, s, _, clock, y = _edm(problem, x, grid)
+    t, s, _, log_snr, y = _edm(problem, x, grid)
     eta2, outputs = problem.eta**2, []
 
     def read(time, y):
         return problem.denoiser(time, y * float(problem.schedule.alpha(time)))[0]
 
     for n in range(grid.steps):
-        h, q = clock[n + 1] - clock[n], 1 + eta2
+        h, q = log_snr[n + 1] - log_snr[n], 1 + eta2
         if len(outputs) == n:
             outputs.append(read(t[n], y))
         if n < starts:
             middle = y * np.exp(-h / 2) - outputs[n] * np.expm1(-h / 2)
-            slope = (read(float(problem.schedule.time_at(clock[n] + h / 2)), middle) - outputs[n]) * (2 / h)
+            slope = (read(float(problem.schedule.time_at(log_snr[n] + h / 2)), middle) - outputs[n]) * (2 / h)
             y = y * np.exp(-h) - outputs[n] * np.expm1(-h) + slope * (h + np.expm1(-h))
             yield t[n + 1], y * float(problem.schedule.alpha(t[n + 1]))
             continue
         base = y * np.exp(-q * h)
         if eta2:
-            base = base + noise(clock[n], clock[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * eta2)))
-        behind = [clock[m] - clock[n] for m in range(n, -1, -1)]
+            base = base + noise(log_snr[n], log_snr[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * eta2)))
+        behind = [log_snr[m] - log_snr[n] for m in range(n, -1, -1)]
         weights = _integrated(q, h, behind[:k])
         if half and len(weights) == 2:
             r = -behind[1] / h
@@ -185,13 +184,13 @@ def _ipndm(problem, x, grid, noise):
 
 def _er_sde_3(problem, x, grid, noise):
     # D_0 + v D' + v^2 D''/2 in v = s - s_0 = s_0 (e^-u - 1), integrated power by power; eta^2 is neither 0 nor 1
-    t, s, alpha, clock, y = _edm(problem, x, grid)
+    t, s, alpha, log_snr, y = _edm(problem, x, grid)
     q, data = 1 + problem.eta**2, []
     for n in range(grid.steps):
-        h = clock[n + 1] - clock[n]
+        h = log_snr[n + 1] - log_snr[n]
         data.insert(0, problem.denoiser(t[n], y * alpha[n])[0])
         zero, one, two = (q * (np.exp(-m * h) - np.exp(-q * h)) / (q - m) for m in range(3))
-        kick = noise(clock[n], clock[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * q - 2)))
+        kick = noise(log_snr[n], log_snr[n + 1]) * (s[n + 1] * np.sqrt(1 - (s[n + 1] / s[n]) ** (2 * q - 2)))
         y = y * (s[n + 1] / s[n]) ** q + kick + data[0] * zero
         if n:
             first = (data[0] - data[1]) * (1 / (s[n] - s[n - 1]))
@@ -204,11 +203,11 @@ def _er_sde_3(problem, x, grid, noise):
 
 def _krogstad(problem, x, grid, noise):
     # Krogstad 2005, eq. 51, for dy/dlambda = -y + D
-    clock, schedule = problem.schedule.log_snr(grid.times).tolist(), problem.schedule
+    log_snr, schedule = problem.schedule.log_snr(grid.times).tolist(), problem.schedule
     y = x * (1 / float(schedule.alpha(grid.start)))
     for n, (t, t_1) in enumerate(grid.pairs()):
-        h = clock[n + 1] - clock[n]
-        middle = float(schedule.time_at(clock[n] + h / 2))
+        h = log_snr[n + 1] - log_snr[n]
+        middle = float(schedule.time_at(log_snr[n] + h / 2))
 
         def data(time, y):
             return problem.denoiser(time, y * float(schedule.alpha(time)))[0]
@@ -233,10 +232,10 @@ def _krogstad(problem, x, grid, noise):
 
 def _sde_2s(problem, x, grid, noise):
     # SDE-DPM-Solver++ 2S at r = 1/2: the noise of the first half is carried through the second
-    t, _, alpha, clock, y = _edm(problem, x, grid)
+    t, _, alpha, log_snr, y = _edm(problem, x, grid)
     eta2 = problem.eta**2
     for n in range(grid.steps):
-        nodes = [clock[n], (clock[n] + clock[n + 1]) / 2, clock[n + 1]]
+        nodes = [log_snr[n], (log_snr[n] + log_snr[n + 1]) / 2, log_snr[n + 1]]
         first, second = (
             noise(a, b) * (np.exp(-b) * np.sqrt(1 - np.exp(-2 * eta2 * (b - a)))) for a, b in pairwise(nodes)
         )
@@ -249,7 +248,7 @@ def _sde_2s(problem, x, grid, noise):
 
 def _ancestral_2s(problem, x, grid, noise):
     # k-diffusion's sample_dpmpp_2s_ancestral, but for the end: no step goes below the last sigma
-    t, s, alpha, clock, y = _edm(problem, x, grid)
+    t, s, alpha, log_snr, y = _edm(problem, x, grid)
     for n in range(grid.steps):
         up = min(s[n + 1], problem.eta * np.sqrt(s[n + 1] ** 2 * (s[n] ** 2 - s[n + 1] ** 2) / s[n] ** 2))
         down = max(np.sqrt(s[n + 1] ** 2 - up**2), s[-1])
@@ -260,19 +259,19 @@ def _ancestral_2s(problem, x, grid, noise):
         data = problem.denoiser(t_middle, u * float(problem.schedule.alpha(t_middle)))[0]
         y = y * (down / s[n]) + data * (1 - down / s[n])
         if down < s[n + 1]:
-            y = y + noise(clock[n], clock[n + 1]) * np.sqrt(s[n + 1] ** 2 - down**2)
+            y = y + noise(log_snr[n], log_snr[n + 1]) * np.sqrt(s[n + 1] ** 2 - down**2)
         yield t[n + 1], y * alpha[n + 1]
 
 
 def _churned(problem, x, grid, noise):
     # arXiv:2206.00364, algorithm 2, s_churn = 0.5, but that no step goes above the first sigma
-    t, s, alpha, clock, y = _edm(problem, x, grid)
+    t, s, alpha, log_snr, y = _edm(problem, x, grid)
     gamma = min(0.5 / grid.steps, np.sqrt(2) - 1)
     for n in range(grid.steps):
         start, up = t[n], min((1 + gamma) * s[n], s[0])
         if up > s[n]:
             start = float(problem.schedule.time_at(-np.log(up)))
-            y = y + noise(clock[n], -float(np.log(up)), tag=1 + n) * np.sqrt(up**2 - s[n] ** 2)
+            y = y + noise(log_snr[n], -float(np.log(up)), tag=1 + n) * np.sqrt(up**2 - s[n] ** 2)
         slope = (y - problem.denoiser(start, y * float(problem.schedule.alpha(start)))[0]) * (1 / up)
         euler = y + slope * (s[n + 1] - up)
         other = (euler - problem.denoiser(t[n + 1], euler * alpha[n + 1])[0]) * (1 / s[n + 1])
@@ -282,13 +281,15 @@ def _churned(problem, x, grid, noise):
 
 def _restarted(problem, x, grid, noise):
     # arXiv:2306.14878, algorithm 1: from the last node above s = 0.3 .. 1 to the first below, twice
-    t, s, alpha, clock, _ = _edm(problem, x, grid)
+    t, s, alpha, log_snr, _ = _edm(problem, x, grid)
     top, bottom = max(n for n, v in enumerate(s) if v >= 1), min(n for n, v in enumerate(s) if v <= 0.3)
     *before, (_, x) = islice(_edm_heun(problem, x, grid, noise), bottom)
     yield from before
     for turn in range(2):
         x = x * (alpha[top] / alpha[bottom])
-        x = x + noise(clock[bottom], clock[top], tag=1 + turn) * (alpha[top] * np.sqrt(s[top] ** 2 - s[bottom] ** 2))
+        x = x + noise(log_snr[bottom], log_snr[top], tag=1 + turn) * (
+            alpha[top] * np.sqrt(s[top] ** 2 - s[bottom] ** 2)
+        )
         *_, (_, x) = _edm_heun(problem, x, sd.Grid(grid.times[top : bottom + 1]), noise)
     yield t[bottom], x
     yield from _edm_heun(problem, x, sd.Grid(grid.times[bottom:]), noise)
@@ -296,8 +297,8 @@ def _restarted(problem, x, grid, noise):
 
 def _ddim(problem, x, grid, noise):
     # arXiv:2010.02502, eq. 12, with eta^2 times the variance of the posterior q(x_1 | x_0, D)
-    schedule, clock = problem.schedule, problem.schedule.log_snr(grid.times).tolist()
-    for (t, s), a, b in zip(grid.pairs(), clock, clock[1:], strict=False):
+    schedule, log_snr = problem.schedule, problem.schedule.log_snr(grid.times).tolist()
+    for (t, s), a, b in zip(grid.pairs(), log_snr, log_snr[1:], strict=False):
         alpha_0, sigma_0, alpha_1, sigma_1 = (float(f(u)) for u in (t, s) for f in (schedule.alpha, schedule.sigma))
         posterior = (sigma_1 / sigma_0) ** 2 * (sigma_0**2 - (alpha_0 / alpha_1 * sigma_1) ** 2)
         data, eps = problem.denoiser(t, x)
@@ -355,8 +356,8 @@ class Sampler:
     """A solver made of the classes of a module, at an eta, and what is known of it besides its own claims.
 
     `same`: another sampler that has its coefficients. `exact`: on any grid, "means" of a Gaussian or all of "points".
-    `smooth`: its order on smooth grids, where that is more than it declares. `late`: do its slopes settle late?
-    `mixtures`: can its law on a mixture be computed?
+    `smooth`: its order on smooth grids, where that is more than it declares. `late`: whether its slopes settle
+    late. `mixtures`: whether its distribution on a mixture can be computed.
     """
 
     name: str
@@ -376,7 +377,7 @@ class Sampler:
 
     @property
     def noisy(self) -> bool:
-        """Is it its law that has an order?"""
+        """Whether it is its distribution that has an order."""
         return self.eta > 0 or stochastic(self.solver)
 
     @property
@@ -544,11 +545,11 @@ SLIPS = [
          "noise=sigma_s)", "noise=steps.start.sigma)"),
     Slip("alpha of the wrong time", "DPM-Solver++ 2M", "alpha_0 for alpha_1 in front of the output", MULTISTEP,
          "part.integral_weight(steps.end, eta)", "part.integral_weight(steps.start, eta)"),
-    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", KERNELS,
+    Slip("expm1 the other way round", "DPM-Solver++ 2M", "e^h - 1 for 1 - e^(-h)", FORMS,
          "return np.expm1(self.kappa * h) / self.kappa", "return np.expm1(-self.kappa * h) / -self.kappa"),
     Slip("kappa's sign", "Krogstad", "phi(h) for phi(-h) in all weights of the data form", FORMS,
          "ExponentialKernel(-(1 + eta**2))", "ExponentialKernel(1 + eta**2)"),
-    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", LEVEL,
+    Slip("coefficients in float32", "DPM-Solver++ 2M", "alpha, sigma and the log-SNR rounded to float32", PARTS,
          "np.asarray(fn(t)) for fn", "np.asarray(fn(t), dtype=np.float32) for fn"),
     # what a multistep method remembers
     Slip("half a divided difference", "DPM-Solver++ 2M", "(D_0 - D_-1) / (4 r) for (D_0 - D_-1) / (2 r)", DPM_SOLVER,
@@ -577,7 +578,7 @@ SLIPS = [
     Slip("a stage remembered for a node", "DPM-Solver++ 3M, Runge-Kutta start",
          "of each step of the start the output in its middle is remembered, as that of its node", MULTISTEP,
          "number[n] = evaluations\n                step", "number[n] = evaluations + 1\n                step"),
-    Slip("no substeps", "DPM-Solver++ 3M", "the first step is never cut: a plain ramp, of order 2", STARTS,
+    Slip("no substeps", "DPM-Solver++ 3M", "the first step is never cut: a start at lower orders, of order 2", STARTS,
          "return first ** (np.arange(count, 0, -1) / max(count, 1))", "return np.empty(0)"),
     Slip("no substeps, with a corrector", "Adams PEC 3", "the same, of order 3 where 4 is claimed", STARTS,
          "return first ** (np.arange(count, 0, -1) / max(count, 1))", "return np.empty(0)"),
@@ -625,7 +626,7 @@ SLIPS = [
          "times of stages are clipped as if they always fell", RUNGE_KUTTA,
          "min(max(moved.time(start + c * h), min(t, s)), max(t, s))", "max(min(moved.time(start + c * h), t), s)"),
     Slip("noise of a negative step", "Euler-Maruyama, eta = 0.5",
-         "the length of a step without its modulus: no noise where the clock falls", STOCHASTIC,
+         "the length of a step without its modulus: no noise where the integration variable falls", STOCHASTIC,
          "abs(end - start) ** 0.5", "max(end - start, 0.0) ** 0.5"),
     # claims
     Slip("an order too high", "Heun", "3 is declared", RUNGE_KUTTA,
@@ -667,7 +668,8 @@ SLIPS = [
          "sqrt(1 - (alpha_0/alpha_1)^2) sigma_1/sigma_0, the paper's, right where alpha^2 + sigma^2 = 1", FIRST_ORDER,
          "c = eta * sigma_s * np.sqrt(-np.expm1(-2 * h))",
          "c = eta * sigma_s / steps.start.sigma * np.sqrt(1 - (steps.start.alpha / alpha_s) ** 2)"),
-    Slip("the sign of the noise", "DDIM, eta = 0.5", "-c z for c z: another sample of the same law", FIRST_ORDER,
+    Slip("the sign of the noise", "DDIM, eta = 0.5",
+         "-c z for c z: another sample of the same distribution", FIRST_ORDER,
          "noise=rest, fresh=c)", "noise=rest, fresh=-c)"),
     Slip("eta used once", "SDE-DPM-Solver++ 2M, eta = 0.5",
          "e^(-eta h) for e^(-eta^2 h), the same at eta = 1", FORMS,
@@ -695,7 +697,7 @@ SLIPS = [
          "np.log1p((b.sigma / r) ** 2 * np.expm1(2 * (b.log_snr - a.log_snr)))", "2 * (b.log_snr - a.log_snr)"),
     Slip("the weight of the noise", "DPM-Solver++ 2M, EDM's part", "alpha sqrt(v) / R for alpha v / R in P",
          PRECONDITIONED, "-level.alpha * self.variance / r", "-level.alpha * self.data_std / r"),
-    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "(q+2)/2 for (q+1)/2 in k", KERNELS,
+    Slip("the kernel's exponent", "DPM-Solver++ 2M, EDM's part", "(q+2)/2 for (q+1)/2 in k", PRECONDITIONED,
          "grown ** (-(q + 1) / 2)", "grown ** (-(q + 2) / 2)"),
     # which noise
     Slip("one noise for all steps", "DDPM", "every step asks for the noise of the first interval", FIRST_ORDER,
@@ -704,7 +706,7 @@ SLIPS = [
          "intervals that overlap: right with independent noise, wrong along a path", FIRST_ORDER,
          "((a, b),)", "((float(steps.start.log_snr[0]), b),)"),
     Slip("the noise of the step before", "DDPM",
-         "every step has the noise of the interval before its own: the same law, another path", FIRST_ORDER,
+         "every step has the noise of the interval before its own: the same distribution, another path", FIRST_ORDER,
          "steps.start.log_snr, steps.end.log_snr)",
          "np.r_[2 * steps.start.log_snr[0] - steps.end.log_snr[0], steps.start.log_snr[:-1]], steps.start.log_snr)"),
     Slip("an interval turned round", "DDPM", "the noise from the end of a step to its start: the other sign on a path",
@@ -732,7 +734,8 @@ SLIPS = [
     Slip("the variance of the churn", "EDM's Heun with churn",
          "sigma (1 - e^-2h) z for sigma sqrt(1 - e^-2h) z", CHURN,
          "np.sqrt(-np.expm1(2 * (up - here)))", "-np.expm1(2 * (up - here))"),
-    Slip("gamma used twice", "EDM's Heun with churn", "s is lifted by (1 + gamma)^2: more churn, the same law", CHURN,
+    Slip("gamma used twice", "EDM's Heun with churn",
+         "s is lifted by (1 + gamma)^2: more churn, the same distribution", CHURN,
          "np.maximum(here - lift, here[0])", "np.maximum(here - 2 * lift, here[0])"),
     Slip("the noise of the wrong end", "EDM's Heun with restarts",
          "sigma of s_min for that of s_max in front of the noise on the way up", RESTART,
@@ -750,7 +753,7 @@ SLIPS = [
          "(0.5,), (0.0, 0.5)", "(0.5,), (0.5, 0.0)"),
     Slip("a weight forgotten", "RK4", "weights (1/6, 1/3, 1/3)", RUNGE_KUTTA,
          "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 3, 1 / 3)"),
-    Slip("phi_2(z) for phi_2(z/2)", "Krogstad", "in a_32, whose stage is at the middle of the step", EXPONENTIAL_RK,
+    Slip("phi_2(z) for phi_2(z/2)", "Krogstad", "in a_32, whose stage is at the middle of the step", ETD,
          "{1: _P(2, 0.5)}, {2: 2 * _P(2)}", "{1: _P(2)}, {2: 2 * _P(2)}"),
     Slip("two digits swapped", "RK45", "-212/792 for -212/729", PAIRS,
          "-212 / 729", "-212 / 792"),
@@ -778,8 +781,8 @@ SLIPS = [
     Slip("an integral in the wrong variable", "adaptive Adams", "ds = -s du for -(s + s^2 / k) du", NEWTON,
          "ds = -(s + s**2 / k) * weights", "ds = -s * weights"),
     Slip("one norm for the batch, in Adams", "adaptive Adams", "the error is that of all samples together",
-         VARIABLE_ADAMS, "row_mean_on_host(held.flatten(0, 1)).reshape(len(wanted), -1).T",
-         "row_mean_on_host(held.flatten(0, 1)).reshape(len(wanted), -1).mean(1, keepdims=True).T"),
+         VARIABLE_ADAMS, "row_mean_on_host(squared.flatten(0, 1)).reshape(len(wanted), -1).T",
+         "row_mean_on_host(squared.flatten(0, 1)).reshape(len(wanted), -1).mean(1, keepdims=True).T"),
     # coordinates
     Slip("coordinates left at the wrong time", "EDM's Heun", "the scale of the step's start at its end", RUNGE_KUTTA,
          "moved.leave(s, y)", "moved.leave(t, y)"),
@@ -884,7 +887,9 @@ def _execute(text: str, module: ModuleType) -> None:
 
 @dataclass(frozen=True)
 class Proof:
-    """`holds(solver, sampler)` of a solver that claims to be the sampler; `applies(sampler)`: does it say anything?"""
+    """`holds(solver, sampler)` of a solver that claims to be the sampler; `applies(sampler)`: whether it says
+    anything.
+    """
 
     name: str
     says: str
@@ -892,12 +897,12 @@ class Proof:
     holds: Callable[[sd.Solver, Sampler], bool]
 
     def passes(self, solver: sd.Solver, sampler: Sampler) -> bool:
-        """Does it go through? A run that breaks down, or that a check of the library refuses, does not."""
+        """Whether it goes through. A run that fails, or that a check of the library refuses, does not."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # what a mutant computes may be as strange as it likes
             try:
                 return bool(self.holds(solver, sampler))
-            except Exception:  # what a slip breaks is anybody's guess
+            except Exception:  # a slip may raise anything
                 return False
 
 
@@ -1032,8 +1037,8 @@ def _coefficients(solver, sampler):
 
 @proves("exactness", lambda sampler: sampler.exact != "")
 def _exactness(solver, sampler):
-    """On 24 uneven steps the mean on a Gaussian is exact; and the whole law on a point, for methods that hold the
-    data."""
+    """On 24 uneven steps the mean on a Gaussian is exact; and the whole distribution on a point, for methods that
+    hold the data."""
     for schedule in SCHEDULES:
         grid = _uneven(schedule)
         if not moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta).bias < 1e-12:
@@ -1084,8 +1089,8 @@ def _splits(solver, sampler):
 
 @proves("moments", lambda sampler: _ordered(sampler) and _fixed(sampler))
 def _moments(solver, sampler):
-    """The law of 100 steps on the Gaussian is within 10 / 100^p of the exact one, p the declared order, or 50 / 100^p
-    from p = 3 on (Wasserstein-2, no Monte Carlo)."""
+    """The distribution after 100 steps on the Gaussian is within 10 / 100^p of the exact one, p the declared order, or
+    50 / 100^p from p = 3 on (Wasserstein-2, no Monte Carlo)."""
     schedule = SCHEDULES[0]
     grid = sd.spacings.UniformLogSNR()(schedule, 100, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
     found = moments(solver, GAUSSIAN, schedule=schedule, grid=grid, eta=sampler.eta)
@@ -1128,7 +1133,7 @@ def _strong_order(solver, sampler):
     return strong_order(solver, target=LINE, eta=sampler.eta, steps=(8, 16, 32, 64, 128)).ok
 
 
-# as fine as slopes at rest want them; the law on a mixture takes its time where outputs are remembered
+# as fine as slopes at rest want them; on a mixture the distribution is slow to compute where outputs are remembered
 _LADDER, _SHORT, _FINE = (28, 40, 56, 80), (14, 20, 28, 40), (80, 113, 160, 226)
 _UNEVEN = (113, 160, 226, 320)  # on uneven steps slopes settle later
 
@@ -1254,25 +1259,25 @@ what most code bases test, finite samples of the right shape: it sees {shape} of
   mixture and on uneven steps, and on the Gaussian its slope is refused for its scatter. GradedStart from the wrong end
   likewise: order 2 on the mixture from a few hundred steps on.
 - Uneven steps are eased in, so that a start weighs less than they do: what is wrong with a start, even steps show.
-- A state shown inside the first step is a good one: laws, orders and coefficients go by the last. The count of steps
-  sees it.
+- A state shown inside the first step is a good one: distributions, orders and coefficients go by the last. The count
+  of steps sees it.
 - The coefficients of iPNDM are right on even steps, and leave order 2 on steps that change smoothly: there the order
   shows that two of them are interchanged. On steps that stay uneven any coefficients whose sum is 1 are of order 1.
 - B falls out of UniPC's systems wherever they are solved: a wrong one shows at k = 2, which has the paper's weight 1/2.
-- More noise and a longer step back is another sampler of the same law: eta for eta^2 in ancestral sampling, or gamma
-  used twice in the churn, is seen by the coefficients alone.
-- Proofs about laws cannot see which noise a step takes, nor its sign, so long as it is fresh: coefficients do, with the
-  intervals that the noises come from, and the strong order along one path where the interval is wrong.
+- More noise and a longer step back is another sampler of the same distribution: eta for eta^2 in ancestral sampling,
+  or gamma used twice in the churn, is seen by the coefficients alone.
+- Proofs about distributions cannot see which noise a step takes, nor its sign, so long as it is fresh: coefficients do,
+  with the intervals that the noises come from, and the strong order along one path where the interval is wrong.
 - Coefficients see all that a sample is made of, since they are compared with the same sampler written a second time:
-  so they prove no more than that the two writings agree. Where there is no second writing, as for RK45 and Langevin
-  steps, the rest must do.
-- The law on a mixture cannot be computed where more is remembered than an output or two, as in SA-Solver and ER-SDE-3,
-  nor resolved where noise leads far back up, as in a restart.
+  so they prove no more than that the two writings agree. Without a second writing, as for RK45 and Langevin steps, the
+  rest must do.
+- The distribution on a mixture cannot be computed where more is remembered than an output or two, as in SA-Solver and
+  ER-SDE-3, nor resolved where noise leads far back up, as in a restart.
 - The strong order says that samples settle along a path, not where: wrong drifts and variances settle as well.
 - At eta = 1 eta is its own square: five slips here are none there, so the samplers of the reverse SDE are proved at
   0.5. On VP alone the paper's formula for DDIM's noise is right: only proofs that run on another schedule see it.
-- A Gaussian alone would pass a midpoint rule with half of the noise: where the drift is linear its law has order 2, on
-  a mixture order 1.
+- A Gaussian alone would pass a midpoint rule with half of the noise: where the drift is linear its distribution has
+  order 2, on a mixture order 1.
 - Rounding to float32 is far below the errors of any step that an order is measured on: identities held to 1e-12 see
   it.
 - No proof on one sample at a time sees that samples of a batch share their steps, or the length of a Langevin step.

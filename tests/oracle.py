@@ -1,4 +1,4 @@
-"""The exact output of a linear sampler on a Gaussian target: its body, run on affine forms instead of tensors.
+"""What a linear sampler makes of a Gaussian target, exactly: its own body, run on affine forms instead of tensors.
 
 On `N(m, diag v)` the denoiser is affine, so after any number of steps the state in each eigendirection is
 `offset + slope x_T + sum_k loading_k z_k`. An `Affine` carries those coefficients, shape (directions, 2 + noises).
@@ -48,7 +48,7 @@ class BasisNoise:
         return unit
 
 
-def exact_moments(solver, target, grid, eta=0.0):
+def distribution(solver, target, grid, eta=0.0):
     """Mean and variance per direction of the output at the grid's end, from the exact marginal at its start."""
     directions = len(target.mean)
     width = 2 + 4 * grid.steps
@@ -71,6 +71,6 @@ def one_after_the_other(first, second):
     return array
 
 
-def wasserstein(law_a, law_b):
-    (mean_a, var_a), (mean_b, var_b) = law_a, law_b
+def wasserstein(one, other):
+    (mean_a, var_a), (mean_b, var_b) = one, other
     return float(np.sqrt(np.sum((mean_a - mean_b) ** 2) + np.sum((np.sqrt(var_a) - np.sqrt(var_b)) ** 2)))

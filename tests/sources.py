@@ -18,7 +18,7 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 COMPUTES = ("numpy", "scipy", "torch", "torchdiffeq", "torchsde")
 MEASURE = ("scorediff.verify.audit", "audit")
 #: Where numbers are shown and written, not made.
-PRESENTS = ("scorediff._core.files", "scorediff.study")
+PRESENTS = ("scorediff._core.files", "scorediff._core.progress", "scorediff._core.tables", "scorediff.study")
 
 #: A module, and the name of what it defines; "" for the statements that bind no name.
 Definition = tuple[str, str]
@@ -93,7 +93,7 @@ def _is_module(package: str, name: str, read: Any) -> bool:
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent is no package
+    except ModuleNotFoundError:  # its parent is not a package
         return False
 
 

@@ -118,7 +118,7 @@ def test_a_sample_that_is_nan_from_the_first_leaves_the_others_right():
     assert solution.bad[3] == (1.0, 1)
 
 
-def test_samples_that_all_fail_at_once_are_no_success():
+def test_samples_that_all_fail_at_once_are_not_a_success():
     model = sd.Denoiser(lambda x, t: x * 1e30, sd.EDM(), sd.DataPrediction())
     assert not sd.sample(sd.ProbabilityFlow(model), (2, 2), sd.RK45()).ok
 

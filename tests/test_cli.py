@@ -82,7 +82,7 @@ def test_sample_writes_the_numbers_that_the_library_makes(here):
 
 
 @pytest.mark.parametrize("model", sorted(registry.names(Target)))
-def test_targets_in_the_plane_are_drawn_as_points(here, model):
+def test_distributions_in_the_plane_are_drawn_as_points(here, model):
     assert scorediff(f"sample --model {model} --schedule edm --n 50 --steps 5 --out a.png").exit_code == 0
     assert imread(here / "a.png").size
 
@@ -178,12 +178,12 @@ def test_a_solver_that_fails_is_code_1_and_names_the_sample(here):
 
 @pytest.mark.parametrize("out, writer", [("a.npz", "numpy.savez"), ("a.png", "matplotlib.image.imsave")])
 def test_a_write_that_fails_is_code_1_and_leaves_what_was_there(here, monkeypatch, out, writer):
-    def fails_half_way(path, *args, **kwargs):
+    def fail_halfway(path, *args, **kwargs):
         path.write_text("half")
         raise OSError("disk full")
 
     (here / out).write_text("old")
-    monkeypatch.setattr(writer, fails_half_way)
+    monkeypatch.setattr(writer, fail_halfway)
     fails(f"sample --n 2 --steps 2 --out {out}", 1, "disk full")
     assert (here / out).read_text() == "old" and [p.name for p in here.iterdir()] == [out]
 
@@ -422,7 +422,7 @@ def test_guidance_is_the_scale_of_a_network_that_knows_classes(here):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("inspect digits", "a target whose denoiser is exact"),
+        ("inspect digits", "whose denoiser is exact"),
         ("inspect nothing-of-that-name", "unknown model"),
         ("inspect fashion-unet --data digits", "data of shape"),
         ("inspect fashion-unet --prompt cat", "not a pipeline of diffusers"),

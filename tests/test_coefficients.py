@@ -20,7 +20,7 @@ LINEAR = [s for s in SOLVERS if s.linear and not s.adaptive]
 INVARIANT = [s for s in LINEAR if s.invariant]
 # a Gaussian of a given variance around 0 knows where the data lies, and how far it reaches
 UNBOUND = [s for s in INVARIANT if s.own_variance is None]
-# guests keep their own time: in the coordinate they integrate, to the rounding of its inverse
+# third-party solvers keep the time in the variable they integrate in, to the rounding of its inverse
 ROUNDING = 1e-9
 LOG_SNR = np.array([-2.0, -1.7, -0.9, -0.7, 0.1, 0.5, 0.6, 1.4, 2.0])
 HALF = 4  # a node to split a run at
@@ -77,7 +77,7 @@ def test_shifting_the_data_shifts_every_state_of_an_invariant_solver(solver):
 
 @pytest.mark.parametrize("solver", UNBOUND, ids=label)
 def test_scaling_the_data_and_moving_the_nodes_scales_every_state_of_an_invariant_solver(solver):
-    # y = x / alpha and s = sigma / alpha scale by c, and the log-SNR moves by -log c: told on EDM, where x = y
+    # y = x / alpha and s = sigma / alpha scale by c, and the log-SNR moves by -log c: seen on EDM, where x = y
     schedule, factor = sd.EDM(sigma_min=1e-3, sigma_max=500.0), 2.5
     here, there = (unrolled_on(solver, schedule, LOG_SNR - shift).coefficients for shift in (0.0, np.log(factor)))
     close(there.start, here.start)

@@ -82,7 +82,7 @@ def test_plain_data_and_back(value):
 def test_a_solver_has_a_name_that_finds_it_and_says_what_it_solves_and_at_which_order(solver):
     assert registry.parse(sd.Solver, solver.name) == solver
     assert set(solver.solves) <= {sd.ProbabilityFlow, sd.ReverseSDE} and solver.solves
-    # an adaptive guest may vary its order, and then declares none; Langevin steps keep a bias
+    # an adaptive third-party solver may vary its order, and then declares none; Langevin steps keep a bias
     if not solver.adaptive and not isinstance(solver, sd.solvers.PredictorCorrector):
         assert solver.order or solver.weak_order or sd.ProbabilityFlow not in solver.solves
         assert solver.weak_order or sd.ReverseSDE not in solver.solves

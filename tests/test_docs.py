@@ -1,11 +1,13 @@
 """Every example runs, and importing the library loads no more than it must."""
 
+import ast
 import doctest
 import importlib
 import inspect
 import pkgutil
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 from discovery import UNRECORDED
@@ -133,6 +135,28 @@ print(*sorted(set(sys.modules) - before))"""
     heavy = {"scipy", "matplotlib", "torchdiffeq", "torchsde", "typer", "click", "rich", "tqdm", "diffusers", "pandas",
              "safetensors", "accelerate", "PIL", "transformers"}  # fmt: skip
     assert not roots & heavy
+
+
+def test_files_are_small():
+    sizes = {path: len(path.read_text().splitlines()) for path in (ROOT / "scorediff").rglob("*.py")}
+    assert median(sizes.values()) < 130
+    assert not [path for path, size in sizes.items() if size > 320]
+
+
+def test_no_module_imports_itself_by_a_detour():
+    imports = {}
+    for name in MODULES:
+        tree = ast.parse(Path(importlib.import_module(name).__file__).read_text())
+        lines = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        imports[name] = {
+            full if (full := f"{line.module}.{alias.name}") in MODULES else line.module
+            for line in lines
+            for alias in line.names
+        }
+    while leaves := [name for name, others in imports.items() if not others & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    assert not imports, f"these import each other: {', '.join(imports)}"
 
 
 def test_imports_run_downward_only():

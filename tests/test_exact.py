@@ -123,12 +123,12 @@ def test_the_flow_map_is_what_scipy_integrates(target, schedule):
 
 @pytest.mark.parametrize("target", GAUSSIANS.values(), ids=GAUSSIANS.keys())
 @over_schedules
-def test_the_flow_back_undoes_the_flow_and_two_legs_make_one(target, schedule):
+def test_the_flow_back_undoes_the_flow_and_two_segments_make_one(target, schedule):
     t, u, s = (_middle(schedule, log_snr) for log_snr in (-1.5, 0.0, 2.0))
     x = _state(target, schedule, t)
     torch.testing.assert_close(target.flow(schedule, s, t, target.flow(schedule, t, s, x)), x, rtol=1e-11, atol=1e-11)
-    legs = target.flow(schedule, u, s, target.flow(schedule, t, u, x))
-    torch.testing.assert_close(legs, target.flow(schedule, t, s, x), rtol=1e-11, atol=1e-11)
+    in_two = target.flow(schedule, u, s, target.flow(schedule, t, u, x))
+    torch.testing.assert_close(in_two, target.flow(schedule, t, s, x), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("target", GAUSSIANS.values(), ids=GAUSSIANS.keys())
@@ -182,7 +182,7 @@ def test_isotropic_diagonal_and_full_covariances_of_equal_meaning_are_equal():
 
 
 @over_schedules
-def test_an_empirical_law_is_the_mixture_with_one_component_per_datum(schedule):
+def test_an_empirical_distribution_is_the_mixture_with_one_component_per_datum(schedule):
     data, h = _numbers(40, 3), 0.25
     empirical, mixture = Empirical(data, h, chunk=16), GaussianMixture([1 / 40] * 40, data, h**2)
     for log_snr in (-3.0, 0.0, 3.0):
@@ -237,7 +237,7 @@ def test_a_density_integrates_to_one(target, t):
 
 
 @over_targets
-def test_samples_have_the_moments_of_the_law(target):
+def test_samples_have_the_moments_of_the_distribution(target):
     n, size = 40_000, math.prod(target.event_shape)
     x = target.sample(n, seed=11).reshape(n, size)
     mean, covariance = _moments(target)
@@ -392,7 +392,7 @@ def test_near_the_data_noise_keeps_its_digits():
         assert one.denoiser(schedule)(t, x)[1].item() == pytest.approx(wanted, rel=1e-13)
 
 
-def test_on_its_own_data_an_empirical_law_of_no_bandwidth_returns_the_nearest():
+def test_on_its_own_data_an_empirical_distribution_of_no_bandwidth_returns_the_nearest():
     images = digits()
     x = images[:50] + 1e-3 * torch.from_numpy(RNG.standard_normal((50, 1, 8, 8))).float()
     data, noise = Empirical(images, 0.0).denoiser(EDM(sigma_min=1e-6))(1e-3, x)

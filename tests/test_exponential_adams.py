@@ -38,20 +38,20 @@ PARTS = [
 ]
 
 
-LAWS = {"ring": RING, "modes": MODES, "narrow": NARROW}
+TARGETS = {"ring": RING, "modes": MODES, "narrow": NARROW}
 
 
 def posed(target, n, schedule=SCHEDULE):
     flow = sd.ProbabilityFlow(target.denoiser(schedule))
     x = target.at(schedule, schedule.t_start).sample(n)
-    known = next((name for name, law in LAWS.items() if law is target), None)
+    known = next((name for name, known in TARGETS.items() if known is target), None)
     return flow, x, reference(flow, x).x if known is None else truth(known, n, schedule)
 
 
 @shared
-def truth(law, n, schedule):
-    flow = sd.ProbabilityFlow(LAWS[law].denoiser(schedule))
-    return reference(flow, LAWS[law].at(schedule, schedule.t_start).sample(n)).x
+def truth(name, n, schedule):
+    flow = sd.ProbabilityFlow(TARGETS[name].denoiser(schedule))
+    return reference(flow, TARGETS[name].at(schedule, schedule.t_start).sample(n)).x
 
 
 def rms(v):
@@ -177,7 +177,7 @@ def test_a_hard_sample_among_easy_ones_costs_them_nothing_bit_for_bit(part, dtyp
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_gaussian_part_is_bit_for_bit_too(dtype):
-    # 17 directions: products of a matrix and a row that are no multiples of anything
+    # 17 directions: products of a matrix and a row, whose sizes are not multiples of anything
     target, part = NARROW, GaussianPart.fit(NARROW.sample(500), 17)
     flow = sd.ProbabilityFlow(
         sd.Denoiser(lambda x, t: x / (1 + x * x) * (1 + t[:, None]), SCHEDULE, sd.NoisePrediction())
@@ -245,7 +245,7 @@ def test_a_break_is_stepped_to_and_never_over(solver):
         for side in sides:
             assert np.sum(asked == np.nextafter(b, side * 9)) >= 6
     assert not np.any(np.isin(asked, guided.discontinuities))
-    # leg by leg, nothing jumps
+    # within each segment nothing jumps
     y = x
     for a, b in (
         (1.0, np.nextafter(0.6, 1)),
@@ -283,9 +283,9 @@ def test_the_noise_alone_does_not():
 
 @pytest.mark.parametrize("part", PARTS, ids=label)
 def test_the_end_may_lie_close_to_the_data(part):
-    law = sd.targets.GaussianMixture((0.5, 0.5), ((1.0, -0.5), (-0.6, 0.8)), (0.3, 0.4))
-    flow = sd.ProbabilityFlow(law.denoiser(SCHEDULE))
-    x = law.at(SCHEDULE, 1.0).sample(16)
+    target = sd.targets.GaussianMixture((0.5, 0.5), ((1.0, -0.5), (-0.6, 0.8)), (0.3, 0.4))
+    flow = sd.ProbabilityFlow(target.denoiser(SCHEDULE))
+    x = target.at(SCHEDULE, 1.0).sample(16)
     truth = sd.solve(flow, x, sd.RK45(1e-10, 1e-10), t_end=1e-7).check().x
     solution = sd.solve(flow, x, sd.ExponentialAdams(1e-2, part=part), t_end=1e-7).check()
     assert np.quantile(rms(solution.x - truth), 0.8) < 0.1
@@ -303,11 +303,11 @@ def test_what_a_denoiser_is_given_is_left_alone_and_what_it_returns_may_be_writt
         schedule = SCHEDULE
 
         def __init__(self):
-            self.inner, self.kept, self.held = RING.denoiser(SCHEDULE), [], {}
+            self.inner, self.kept, self.buffers = RING.denoiser(SCHEDULE), [], {}
 
         def __call__(self, t, x, **cond):
             self.kept.append((x, x.clone()))
-            data, noise = self.held.setdefault(len(x), (torch.empty_like(x), torch.empty_like(x)))
+            data, noise = self.buffers.setdefault(len(x), (torch.empty_like(x), torch.empty_like(x)))
             for buffer, value in zip((data, noise), self.inner(t, x), strict=True):
                 buffer.copy_(value)
             return data, noise
@@ -320,7 +320,7 @@ def test_what_a_denoiser_is_given_is_left_alone_and_what_it_returns_may_be_writt
 
 
 @pytest.mark.parametrize("solver", by_day(ADAPTIVE, ADAPTIVE[:2]), ids=label)
-def test_a_budget_is_never_exceeded_and_a_short_first_leg_costs_little(solver):
+def test_a_budget_is_never_exceeded_and_a_short_first_segment_costs_little(solver):
     class Broken(sd.DenoiserBase):
         schedule, discontinuities = SCHEDULE, (0.9, 0.6, 0.6 - 1e-16, 0.3, float(np.nextafter(1, 0)))
 

@@ -77,7 +77,7 @@ def test_the_names_of_spacings_are_these_and_no_two_make_one_grid_but_as_their_o
     assert all(registry.name_of(spacing) == name for name, spacing in named.items())
     grids = {name: s(sd.VPLinear(), 6).times for name, s in named.items() if name != "times"}
     same = {(a, b) for a in grids for b in grids if a < b and np.allclose(grids[a], grids[b], rtol=1e-9)}
-    # a root of degree 7 is both EDM's default and that of DDIM's coordinates; exponent 1 is no exponent
+    # a root of degree 7 is both EDM's default and that of DDIM's coordinates; exponent 1 changes nothing
     assert same == {("ddim", "karras"), ("exponential", "log-snr")}
 
 

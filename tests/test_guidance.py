@@ -234,10 +234,10 @@ def test_adaptive_solvers_step_to_the_ends_of_the_interval_and_agree(solver):
     flow = sd.ProbabilityFlow(sd.guidance.GuidanceInterval.in_sigma(guided, 0.3, 3.0))
     x = sd.prior(schedule, (6, 2), dtype=torch.float64)
     ends = sorted([schedule.t_start, *flow.denoiser.discontinuities, schedule.t_end], reverse=True)
-    # leg by leg, so that no step meets a jump whatever the solver knows of it
+    # one segment at a time, so that no step meets a jump whatever the solver knows of it
     expected, inner = x, 1e-12
     for first, last in itertools.pairwise(ends):
-        leg = sd.sample(
+        segment = sd.sample(
             flow,
             solver=sd.RK45(1e-9, 1e-9),
             x=expected,
@@ -245,7 +245,7 @@ def test_adaptive_solvers_step_to_the_ends_of_the_interval_and_agree(solver):
             t_end=last + inner,
             cond={"label": LABEL},
         )
-        expected = leg.check().x
+        expected = segment.check().x
     found = sd.sample(flow, solver=solver, x=x, cond={"label": LABEL}).check()
     assert (found.x - expected).abs().max() < 2e-4
     assert len(x) * found.calls >= found.evaluations.sum()

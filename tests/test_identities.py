@@ -45,8 +45,8 @@ def distance(a, b):
 
 
 def rounding(solver, log_snr):
-    """What rounding may make of a run: 64 units in the last place of every reading, times its largest coefficient; an
-    order of 6 that extrapolates over uneven steps in the noise form reads the data with weights that sum to 2000.
+    """What rounding may make of a run: 64 units in the last place of every output, times its largest coefficient; an
+    order of 6 that extrapolates over uneven steps in the noise form weighs the data with weights that sum to 2000.
     """
     unrolled = coefficients(solver, grid_at(sd.EDM(), log_snr), schedule=sd.EDM()).array
     return 64 * np.finfo(float).eps * np.abs(unrolled).sum(1).max()
@@ -177,7 +177,7 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
     results = []
     for schedule in (sd.VPLinear(), sd.EDM(), sd.RectifiedFlow()):
         grid = grid_at(schedule, log_snr)
-        # the same y = x / alpha at the start, and noise told apart by its interval of log-SNR, rounded alike
+        # the same y = x / alpha at the start, and noise identified by its interval of log-SNR, rounded alike
         y = sd.prior(sd.EDM(), (4, 3), t_start=float(np.exp(-log_snr[0])), dtype=torch.float64)
         denoiser = MIXTURE.denoiser(schedule)
         problem = sd.ReverseSDE(denoiser, eta) if eta else sd.ProbabilityFlow(denoiser)
@@ -196,12 +196,12 @@ def test_an_invariant_solver_gives_the_same_x_over_alpha_on_every_schedule(solve
 
 
 @pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if not s.invariant and not s.adaptive]), ids=label)
-def test_a_solver_that_claims_no_invariance_has_none_or_is_told_so(solver, capsys):
+def test_a_solver_that_claims_no_invariance_has_none_or_is_reported(solver, capsys):
     eta = eta_of(solver)
     log_snr = np.linspace(-2, 2, 9)
     a, b = (run_from_y(solver, schedule, log_snr, eta) for schedule in (sd.VPLinear(), sd.RectifiedFlow()))
     if distance(a, b) < 1e-10:
-        print(f"{solver.name}: the law 'invariant' holds on this grid and is not claimed")
+        print(f"{solver.name}: the property 'invariant' holds on this grid and is not claimed")
 
 
 def run_from_y(solver, schedule, log_snr, eta):

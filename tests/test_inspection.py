@@ -68,8 +68,8 @@ def test_a_wrong_time_scale_is_seen_without_data_and_a_wrong_prediction_too():
 
 
 def test_what_does_not_look_at_the_time_or_is_not_finite_is_said():
-    blind = sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction())
-    assert any("hardly looks at the time" in w for w in inspect(blind, (2,), data=DATA).faults)
+    timeless = sd.Denoiser(lambda x, t: x, SCHEDULE, sd.NoisePrediction())
+    assert any("hardly looks at the time" in w for w in inspect(timeless, (2,), data=DATA).faults)
     broken = sd.Denoiser(lambda x, t: x / 0.0, SCHEDULE, sd.NoisePrediction())
     found = inspect(broken, (2,), data=DATA)
     assert not found.finite and any("not finite" in w for w in found.faults)

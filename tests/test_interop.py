@@ -273,7 +273,7 @@ def test_an_edm_network_gives_the_samples_of_edms_own_algorithm_on_its_own_grid(
     assert gap(ours, theirs) < (SINGLE if dtype is torch.float32 else 1e-6)
 
 
-def test_between_ends_that_are_no_levels_edms_grid_is_taken_as_it_is_and_ours_is_off_by_a_level_at_most():
+def test_between_ends_that_are_not_levels_edms_grid_is_taken_as_it_is_and_ours_is_off_by_a_level_at_most():
     net = Table()
     nodes, model = grid_of_edm(net, 10), from_edm(net)
     theirs = sample_as_edm(net, start(), nodes, torch.eye(3))
@@ -418,7 +418,7 @@ def noise(program):
     return from_exported(program, sd.VPLinear(), sd.NoisePrediction())
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     """A noise-predicting network with a condition, for vectors."""
 
     def __init__(self):
@@ -440,7 +440,7 @@ def as_program(net, batch, dtype=torch.float32):
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
     """One network in every form, objects and paths; "fixed" for batches of 4 alone, "bounded" for at most 4."""
-    folder, net = tmp_path_factory.mktemp("programs"), Told()
+    folder, net = tmp_path_factory.mktemp("programs"), Conditioned()
     program = as_program(net, torch.export.Dim("batch"))
     example = {"x": torch.zeros(4, 2), "t": torch.zeros(4), "shift": torch.zeros(4, 1)}
     with warnings.catch_warnings():
@@ -730,7 +730,7 @@ BAD = {
     "shift of 0": (lambda: from_flow_matching(print, data_at=0, shift=0), ValueError, "shift=0"),
     "a table of betas": (lambda: from_score_sde(print, sd.VPDiscrete()), TypeError, "betas.*say what it predicts"),
     "no score network": (lambda: from_score_sde(1, sd.VPLinear()), TypeError, "net must be"),
-    "a plain module": (lambda: noise(Told()), TypeError, "Told is neither.*Denoiser"),
+    "a plain module": (lambda: noise(Conditioned()), TypeError, "Conditioned is neither.*Denoiser"),
     "no such file": (lambda: noise("there/is/none.pt2"), FileNotFoundError, "no file 'there/is/none.pt2'"),
     "a folder": (lambda: noise(Path(__file__).parent), FileNotFoundError, "no file"),
     "text": (lambda: noise(Path(__file__)), ValueError, "neither TorchScript nor a program"),

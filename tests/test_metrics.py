@@ -95,10 +95,10 @@ def test_the_sliced_distance_of_a_shift_is_its_length_and_takes_sets_of_two_size
 
 
 @pytest.mark.parametrize("distance", [kernel_distance, lambda a, b: precision_and_recall(a, b)[0], sliced_wasserstein])
-def test_errors_are_of_the_size_of_the_spread_over_many_draws(distance):
+def test_errors_are_of_the_size_of_the_scatter_over_many_draws(distance):
     found = [distance(normal(300, seed=2 * i), normal(300, mean=0.5, seed=2 * i + 1)) for i in range(40)]
-    std = np.std([e.value for e in found])
-    assert 0.7 * std < np.mean([e.error for e in found]) < 2.2 * std
+    scatter = np.std([e.value for e in found])
+    assert 0.7 * scatter < np.mean([e.error for e in found]) < 2.2 * scatter
 
 
 def values(found):
@@ -106,7 +106,7 @@ def values(found):
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
-def test_a_metric_distinguishes_distributions_beyond_its_error_whatever_the_order_of_samples(metric):
+def test_a_metric_tells_another_distribution_from_the_same_beyond_its_error_and_knows_no_order(metric):
     real, same, other = normal(300, seed=1), normal(300, seed=2), normal(300, mean=4.0, seed=3)
     near, far = metric(real, same), metric(real, other)
     gap = np.abs(values(far) - values(near))
@@ -129,12 +129,12 @@ def test_the_error_of_samples_with_their_classes_in_turn_is_their_own():
         return real, centre[in_turn] + 0.3 * draw.standard_normal((300, 3)) + [0, 0.5, 0]
 
     pairs = [pair(seed) for seed in range(60)]
-    plain = [frechet_distance(*p) for p in pairs]
+    unstratified = [frechet_distance(*p) for p in pairs]
     stratified = [frechet_distance(*p, strata=in_turn) for p in pairs]
     values = np.array([e.value for e in stratified])
-    assert np.array_equal(values, [e.value for e in plain])
+    assert np.array_equal(values, [e.value for e in unstratified])
     assert np.mean([e.error for e in stratified]) == pytest.approx(values.std(), rel=0.35)
-    assert np.mean([e.bias for e in stratified]) < 0.8 * np.mean([e.bias for e in plain])
+    assert np.mean([e.bias for e in stratified]) < 0.8 * np.mean([e.bias for e in unstratified])
 
 
 def test_precision_and_recall_are_those_of_neighbours_counted_one_by_one():
@@ -284,7 +284,7 @@ def test_inception_wants_its_weights(tmp_path):
         inception(tmp_path / "nothing.pth")
 
 
-def test_inception_is_shown_bytes_of_three_channels_and_given_the_place_of_its_weights(tmp_path, monkeypatch):
+def test_inception_is_shown_bytes_of_three_channels_and_given_the_path_of_its_weights(tmp_path, monkeypatch):
     class Small(torch.nn.Module):
         def __init__(self, name, features_list, feature_extractor_weights_path=None):
             super().__init__()

@@ -113,7 +113,7 @@ def test_a_slip_reaches_all_that_is_made_of_its_module():
         assert part().kernel(None, eta).kappa == -true.kernel(None, eta).kappa
         # every module that it was made through is a mutant too; what a solver is, is not
         parents = {cls.__name__: cls.__module__ for cls in type(mutant).__mro__}
-        assert parents["_ExponentialRungeKutta"] == "mutant.scorediff.solvers.exponential.runge_kutta"
+        assert parents["ExponentialRungeKutta"] == "mutant.scorediff.solvers.exponential.runge_kutta"
         assert parents["Solver"] == "scorediff.solvers.base"
 
 

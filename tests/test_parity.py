@@ -108,7 +108,7 @@ def test_the_page_has_every_row():
 
 
 def test_diffusers_third_order_of_the_sde_is_of_weak_order_one():
-    # where its numbers differ most: the law itself is of another order
+    # where its numbers differ most: the distribution itself is of another order
     (row,) = (
         row
         for row in parity.ROWS

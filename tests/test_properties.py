@@ -44,7 +44,7 @@ SDE = [s for s in FIXED if sd.ReverseSDE in s.solves]
 SETTLED = [s for s in FIXED if s.weak_order and s.linear and s.name != "torchsde-reversible-heun"]
 # the others want more steps than most proofs here can afford
 FREE = [s for s in FIXED if not takes_even_steps_alone(s)]
-# nodes are asked for on their own by guests; what is left is their rounding of the clock
+# third-party solvers are asked for each node by itself; what is left is their rounding of the integration variable
 ROUNDING = 1e-9
 
 
@@ -89,7 +89,7 @@ def test_every_eta_has_the_marginals_of_the_flow_at_the_weak_rate(solver, target
             solver, target, schedule=schedule, steps=n, eta=eta, t_start=t_start, t_end=t_end
         ).wasserstein
 
-    # where leading errors cancel they fall faster for a while, then slower; but the law is the flow's in the limit
+    # where leading errors cancel they fall faster for a while, then slower; the limit is the flow's distribution
     for n in (40, 160, 640):
         coarse, fine = error(n), error(4 * n)
         if fine < 1e-5 or np.log2(coarse / fine) / 2 > solver.weak_order - 0.2:
@@ -208,7 +208,7 @@ def test_shifting_the_data_shifts_the_samples_of_an_invariant_solver(solver, tar
 @examples(3)
 @given(target=testing.mixtures(), log_snr=testing.log_snr_grids(), factor=st.floats(0.3, 3), seed=testing.seeds())
 def test_scaling_the_data_and_moving_the_nodes_scales_the_samples(solver, target, log_snr, factor, seed):
-    # y = x / alpha and s = sigma / alpha both scale by c, and the log-SNR moves by -log c: told on EDM, where x = y
+    # y = x / alpha and s = sigma / alpha both scale by c, and the log-SNR moves by -log c: seen on EDM, where x = y
     schedule = sd.EDM(sigma_min=1e-3, sigma_max=500.0)
     scaled = sd.targets.GaussianMixture(
         target.weights, factor * target.means, sd.targets.Spectrum(factor**2 * target.spectrum.values)
@@ -232,8 +232,8 @@ def test_scaling_the_data_and_moving_the_nodes_scales_the_samples(solver, target
             return noise(float(self.asked), float(self.asked + 1), tag)
 
     results = []
-    for law, grid, start in ((target, here, x), (scaled, there, factor * x)):
-        body = solver.run(posed(solver, law.denoiser(schedule)), start, grid, Numbered()(seed, x, None))
+    for data, grid, start in ((target, here, x), (scaled, there, factor * x)):
+        body = solver.run(posed(solver, data.denoiser(schedule)), start, grid, Numbered()(seed, x, None))
         results.append([step[1] for step in body][-1])
     assert apart(factor * results[0], results[1]) < 1e-8
 

@@ -362,7 +362,7 @@ class TestImageToImage:
         with pytest.raises(ValueError, match=f"cannot start at evaluation {evaluation}"):
             scheduler(solver).set_begin_index(evaluation)
 
-    def test_is_refused_after_a_first_step_in_parts_and_taken_with_a_ramp(self):
+    def test_is_refused_after_a_first_step_in_parts_and_taken_with_a_lower_order_start(self):
         with pytest.raises(ValueError, match="or 'unipc-3:start=lower-order'"):
             scheduler("unipc-3", steps=20).set_begin_index(10)
         made = scheduler("unipc-3:start=lower-order", steps=20)

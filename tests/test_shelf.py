@@ -1,4 +1,4 @@
-"""The shelf: which samplers are one sampler, what their numbers are, and what each claims of its start and its end.
+"""The solvers: which samplers are one sampler, what their numbers are, and what each claims of its start and its end.
 
 Nodes are drawn in the log-SNR; equality is that of all coefficients, whatever the network.
 """
@@ -66,7 +66,7 @@ def test_two_names_of_one_sampler_have_the_same_coefficients(schedule, one, othe
 
 @given(log_snr=testing.log_snr_grids(min_steps=4, max_steps=7))
 def test_unipc_is_the_exponential_adams_pair_where_its_system_is_solved(log_snr):
-    # with three readings in every step; the first steps of a ramp have the paper's weight 1/2
+    # with three outputs in every step; the first steps at lower orders have the paper's weight 1/2
     one, other = sd.UniPC(3, RK), sd.solvers.ExponentialAdamsMoulton(3, RK)
     assert distance(one, other, sd.VPLinear(), log_snr, 0.0) < 1e-10
     assert distance(sd.UniPC(3, RK, b=1), sd.UniPC(3, RK, b=2), sd.VPLinear(), log_snr, 0.0) < 1e-10
@@ -155,7 +155,7 @@ def test_adams_weights_integrate_every_polynomial_of_their_degree(kappa, h, gaps
 # --- starts and ends ---
 
 
-def test_a_ramp_caps_the_order_and_substeps_do_not():
+def test_a_lower_order_start_caps_the_order_and_substeps_do_not():
     for solver, order in (
         (sd.DPMSolverPP(3, start=RAMP), 2),
         (sd.DPMSolverPP(3), 3),
@@ -165,7 +165,7 @@ def test_a_ramp_caps_the_order_and_substeps_do_not():
     ):
         assert solver.order == order
         if solver.corrects:
-            continue  # what a ramp leaves of a corrected method is so small that 640 steps do not show its order yet
+            continue  # the error of a corrected method's first steps is so small that 640 do not show its order yet
         assert sd.verify.order(solver, target=MIXTURE, schedule=sd.VPLinear()).ok
 
 
@@ -218,7 +218,7 @@ def test_every_solver_takes_every_terminal_map(solver, terminal):
 # --- noise ---
 
 
-def test_an_eta_that_changes_with_time_leaves_the_law_alone():
+def test_an_eta_that_changes_with_time_leaves_the_distribution_alone():
     schedule, target = sd.VPLinear(), sd.targets.Gaussian((0.5, -1.0), (0.05, 2.0))
 
     def tau(t):
@@ -239,7 +239,7 @@ def test_an_eta_that_changes_with_time_leaves_the_law_alone():
     assert max(errors(sd.solvers.SASolver())) < 0.05 and max(errors(sd.SDEDPMSolverPP(2))) < 0.05
 
 
-def test_an_eta_that_is_no_number_at_some_time_is_named():
+def test_an_eta_that_is_not_a_number_at_some_time_is_named():
     problem = sd.ReverseSDE(MIXTURE.denoiser(sd.VPLinear()), lambda t: t - 0.5)
     with pytest.raises(ValueError, match=r"eta\(t\) = -0\.\d+ at t = 0\.\d+"):
         sd.sample(problem, (2, 2), sd.solvers.SASolver(), steps=5)
@@ -265,11 +265,11 @@ def test_churn_with_too_much_noise_declares_nothing_and_keeps_a_bias():
     assert biased > 3 * plain
 
 
-def test_langevin_corrections_pull_a_wrong_law_towards_the_right_one():
+def test_langevin_corrections_pull_a_wrong_distribution_towards_the_right_one():
     # many entries: the norms of few scatter, and with them the length of a step
     schedule, target = sd.VPLinear(), sd.targets.Gaussian(np.linspace(-1, 1, 40), np.geomspace(0.3, 2, 40))
     flow = sd.ProbabilityFlow(target.denoiser(schedule))
-    # started from far too wide a law
+    # started far too wide
     x = 3 * sd.prior(schedule, (300, 40), t_start=0.5, seed=1, dtype=torch.float64)
     exact = target.at(schedule, 0.05).covariance.diagonal().sqrt()
 

@@ -299,8 +299,8 @@ def test_the_workspace_reuses_memory_that_nobody_holds_and_no_other():
         for _ in range(10):
             x = work.combine((0.9, x), (0.1, m))
         torch.testing.assert_close(view, expected[1:])
-        for held in (kept, alias, torch.from_numpy(array)):
-            torch.testing.assert_close(held, expected)
+        for state in (kept, alias, torch.from_numpy(array)):
+            torch.testing.assert_close(state, expected)
         assert len(work._pool) <= 6
 
 

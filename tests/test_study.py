@@ -288,7 +288,7 @@ def test_a_contact_sheet_shows_every_image_where_it_belongs(tmp_path):
     assert np.allclose(centres, [[0, 0.2, 0.4], [0.6, 0.8, 1.0]], atol=0.005)
 
 
-def test_ink_is_dark_and_what_is_no_number_is_paper():
+def test_ink_is_dark_and_what_is_not_a_number_is_paper():
     made = tiled([torch.tensor([[[[1.0, -1.0, float("nan"), 7.0]]]])], ink=True)
     assert made[1, 1:5, 0].tolist() == [0, 255, 255, 0]
 
@@ -299,7 +299,7 @@ def test_colour_images_keep_their_channels():
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 8, 8), (8, 8), (0, 1, 8, 8)])
-def test_a_batch_that_is_no_images_is_refused(tmp_path, shape):
+def test_a_batch_that_is_not_of_images_is_refused(tmp_path, shape):
     with pytest.raises(ValueError, match="images of shape"):
         contact_sheet(tmp_path / "a.png", [torch.zeros(shape)])
     assert not list(tmp_path.iterdir())

@@ -91,7 +91,7 @@ def test_a_hash_is_that_of_the_solver_alone():
     for solver in (sd.UniPC(2), sd.Heun(), sd.DDIM(), sd.ExponentialAdams()):
         assert sources(solver, other) == sources(solver)
     # a start, a step or coordinates are parts of the solver; what measures it is always among them
-    rk = changed("scorediff.solvers.exponential.runge_kutta", "{1: 2 * _P(2)}, lower={})", "{1: 3 * _P(2)}, lower={})")
+    rk = changed("scorediff.solvers.exponential.singlestep", "{1: 2 * _P(2)}, lower={})", "{1: 3 * _P(2)}, lower={})")
     assert sources(sd.DPMSolverPP(3, start=sd.solvers.RungeKuttaStart()), rk) != sources(
         sd.DPMSolverPP(3, start=sd.solvers.RungeKuttaStart())
     )

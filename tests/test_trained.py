@@ -39,7 +39,7 @@ def test_alphas_cumprod_alone_will_do():
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_flow_has_its_shift_and_is_told_a_thousand_sigma(whole):
+def test_a_flow_has_its_shift_and_is_given_a_thousand_sigma(whole):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     trained = trained_as(scheduler if whole else dict(scheduler.config))
     assert trained.schedule == sd.RectifiedFlow(3.0) and trained.prediction == sd.FlowPrediction()

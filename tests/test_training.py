@@ -283,7 +283,7 @@ def test_an_average_of_another_width_is_made_of_those_that_were_kept():
 
     for std, most in ((0.05, 1e-9), (0.1, 1e-9), (0.07, 0.005), (0.15, 0.015)):
         fractions = mixture(kept, std, 8000)
-        made = sum(weight * profile(*k) for weight, k in zip(fractions, kept, strict=True))
+        made = sum(fraction * profile(*k) for fraction, k in zip(fractions, kept, strict=True))
         assert np.abs(made - profile(std, 8000)).sum() < most
 
 
@@ -432,7 +432,7 @@ def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path):
 
         def forward(self, x, t, label=None):
             self.steps += self.training
-            # its derivative at 0 is infinite, and 0 times that is not a number
+            # its derivative at 0 is infinite, and 0 times that is NaN
             return super().forward(x, t) + (0 * (self.w - self.w.detach()).abs().sqrt().sum() if self.steps > 12 else 0)
 
     words = r"its gradient nan long at step 13; .* holds the state of step 10. Begin in"

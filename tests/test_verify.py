@@ -9,7 +9,7 @@ import torch
 from discovery import OURS, SCHEDULES, engines_by_day, eta_of, examples, label
 from hypothesis import find, given
 from hypothesis import strategies as st
-from oracle import AffineGaussian, exact_moments, wasserstein
+from oracle import AffineGaussian, distribution, wasserstein
 
 import scorediff as sd
 from scorediff import testing, verify
@@ -98,7 +98,7 @@ def test_the_moments_by_probing_are_those_of_the_body_run_on_symbols(solver, sch
     grid = solver.spacing(schedule, 12, t_start=schedule.time_at(-2), t_end=schedule.time_at(2))
     found = verify.moments(solver, target, schedule=schedule, grid=grid, eta=eta)
     symbols = AffineGaussian(schedule, MEAN, VARIANCES)
-    mean, variance = exact_moments(solver, symbols, grid, eta)
+    mean, variance = distribution(solver, symbols, grid, eta)
     np.testing.assert_allclose(found.means, mean, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(found.variances, variance, rtol=1e-10)
     assert found.wasserstein == pytest.approx(wasserstein((mean, variance), symbols.marginal(grid.end)), rel=1e-8)

@@ -26,9 +26,11 @@ PROSE = {
     r"\breadings?\b": "evaluation, model output", r"\bthe guests?\b|\bguests\b": "third-party back end",
     r"\bhouse rules?\b": "deviations from its defaults", r"\bthe (shelf|house|room)\b": "the solvers, package, module",
     r"\bbehind a door\b|\bthe door\b": "the call counter", r"\b(is|are|was|were|be|been|being) told\b": "is given",
-    r"\btold\b": "is given, is conditioned on", r"\bin law\b|\b(the|a|its|their|own|exact|noised|two|that) laws?\b": "distribution",
+    r"\btold\b": "is given, is conditioned on",
+    r"\bin law\b|\b(the|a|its|their|own|exact|noised|two|that|same|wrong) laws?\b": "distribution",
     r"\bclock\b": "integration variable", r"\bcrumbs?\b": "tiny last step", r"\blegs?\b": "segment",
-    r"\bof (one|your)'?s? own\b": "user-defined, custom", r"\b(is|are) no (?!longer|more|less|other|way|such|good|use|need)\w+(?= |\.|,|:|;)": "is not a",
+    r"\bof (one|your)'?s? own\b": "user-defined, custom",
+    r"(?<!\bthere )\b(is|are) no (?!(longer|more|less|better|other|way|such|good|use|need)\b)\w+": "is not a",
     r"\bramps?\b": "lower-order start", r"\bbreaks\b": "discontinuities",
 }  # fmt: skip
 #: A docstring that asks.
@@ -59,12 +61,13 @@ def retired(text, is_code):
 
 def _parts(text):
     """The names in a program, and its comments and strings line by line."""
-    names, prose = [], []
+    names, prose, before = [], [], ("", "")
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.NAME:
+        if token.type == tokenize.NAME and before != ("ast", "."):  # `ast.walk` is Python's
             names.append((token.start[0], token.string))
         elif token.type in (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)):
             prose += list(enumerate(token.string.splitlines(), token.start[0]))
+        before = (before[1], token.string)
     return names, prose
 
 

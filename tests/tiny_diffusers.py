@@ -71,7 +71,7 @@ def dit(seed=0, **options):
     torch.manual_seed(seed)
     sizes = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8, "norm_num_groups": 4}
     net = DiTTransformer2DModel(**{**sizes, "in_channels": 4, "out_channels": 8, **options})
-    # it begins with layers of zeros, which hide what it is told
+    # it begins with layers of zeros, which hide its conditions
     return _lively(net).eval()
 
 
@@ -179,7 +179,7 @@ def flux(folder, **options):
 
 
 def _lively(net):
-    """Weights as large as trained ones have: what is told changes what is made."""
+    """Weights as large as trained ones have, so that conditions change what is made."""
     for weight in net.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)

@@ -23,10 +23,10 @@ class ClassifierFree(Guidance):
     """`negative + scale (positive - negative)`: a network that is given its conditions, against the same one that is
     given others (arXiv:2207.12598).
 
-    `denoiser` is the network. `scale` is that of Imagen and of diffusers' `guidance_scale`: 1 is no guidance, 0 ignores
-    the conditions; which one suits depends on the network, so there is no default. The paper's own weight `w`, of which
-    0 is none, is `ClassifierFree.of_weight`. Both evaluations run as one batch of 2 B rows; at scale 1 there is only
-    one.
+    `denoiser` is the network. `scale` is that of Imagen and of diffusers' `guidance_scale`: 1 means no guidance, 0
+    ignores the conditions; which one suits depends on the network, so there is no default. The paper's own weight `w`,
+    of which 0 is none, is `ClassifierFree.of_weight`. Both evaluations run as one batch of 2 B rows; at scale 1 there
+    is only one.
 
     What the second evaluation is given instead is in `null`, the same for every sample (a number, or a tensor without
     the batch dimension), empty by default; or it comes with the conditions under a name that begins with `negative_`,
@@ -52,7 +52,7 @@ class ClassifierFree(Guidance):
     def of_weight(
         cls, denoiser: DenoiserBase, weight: float, null: Mapping[str, Any] | None = None
     ) -> "ClassifierFree":
-        """`(1 + weight) positive - weight negative`: the convention of the paper, 0 is no guidance."""
+        """`(1 + weight) positive - weight negative`: the convention of the paper, where 0 means no guidance."""
         return cls(denoiser, 1 + weight, null or {})
 
     def passed_on(self, cond: Conditions) -> Conditions:
@@ -100,7 +100,7 @@ class Autoguidance(Guidance):
     """`weak + scale (good - weak)`: a network guided by a smaller or less trained one, both given the same conditions
     (arXiv:2406.02507).
 
-    `denoiser` is the good one, `weak` the other. `scale` has no default, since it depends on both; 1 is no guidance,
+    `denoiser` is the good one, `weak` the other. `scale` has no default, since it depends on both; 1 means no guidance,
     and does not evaluate the weak one. Raises ValueError where the two are on different schedules.
     """
 

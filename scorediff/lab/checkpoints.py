@@ -90,7 +90,7 @@ def load(
     device: torch.device | str = "cpu",
     dtype: Any = torch.float32,
 ) -> Checkpoint:
-    """A checkpoint of the package by its name, or from a file, its weights in `dtype` on `device`, ready for use.
+    """A checkpoint of the package by its name, or from a file, its weights in `dtype` on `device`, ready to evaluate.
 
     `net` is the module for a checkpoint that was trained around a user's, `schedule` the schedule for one that was
     trained on user-defined functions. Raises FileNotFoundError where there is no such file, ValueError for one that is

@@ -17,17 +17,35 @@ Gaussian around 0, P is 0 on it: the step is then exact, in distribution where t
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from scorediff.linear_parts.kernels import Kernel
-from scorediff.linear_parts.level import NoiseLevel
+from scorediff.linear_parts.phi import Kernel
+from scorediff.schedules import Schedule
 
-__all__ = ["IsotropicPart", "LinearPart"]
+__all__ = ["IsotropicPart", "LinearPart", "NoiseLevel", "Weights"]
 
 Weights = tuple[np.ndarray, np.ndarray]
+
+
+class NoiseLevel(NamedTuple):
+    """Where a step starts or lands: times, and the schedule there: float64 arrays of one shape."""
+
+    t: np.ndarray
+    alpha: np.ndarray
+    sigma: np.ndarray
+    log_snr: np.ndarray
+
+    @classmethod
+    def at(cls, schedule: Schedule, t: np.ndarray) -> "NoiseLevel":
+        """The noise levels of a schedule at some times."""
+        return cls(t, *(np.asarray(fn(t)) for fn in (schedule.alpha, schedule.sigma, schedule.log_snr)))
+
+    def of(self, which: Any) -> "NoiseLevel":
+        """Some of them, by a slice or by indices."""
+        return NoiseLevel(*(values[which] for values in self))
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,33 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff.linear_parts.base import IsotropicPart, Weights
-from scorediff.linear_parts.kernels import ExponentialKernel
-from scorediff.linear_parts.level import NoiseLevel
+from scorediff.linear_parts.base import IsotropicPart, NoiseLevel, Weights
+from scorediff.linear_parts.phi import Kernel, phi
 
-__all__ = ["DataPart", "NoisePart"]
+__all__ = ["DataPart", "ExponentialKernel", "NoisePart"]
+
+
+@dataclass(frozen=True)
+class ExponentialKernel(Kernel):
+    """`k(tau) = e^(kappa tau)`: that of the data and of the noise."""
+
+    kappa: np.ndarray
+
+    def __call__(self, tau: np.ndarray) -> np.ndarray:
+        return np.exp(self.kappa[:, None] * tau)
+
+    def at_end(self) -> np.ndarray:
+        return np.ones_like(self.kappa)
+
+    def h_phi_1(self, h: np.ndarray) -> np.ndarray:
+        # (e^(kappa h) - 1) / kappa
+        return np.expm1(self.kappa * h) / self.kappa
+
+    def phi(self, k: int, c: float, h: np.ndarray) -> np.ndarray:
+        return phi(k, c * (self.kappa * h))
+
+    def some(self, which: Any) -> "ExponentialKernel":
+        return ExponentialKernel(self.kappa[which])
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ class GaussianPart(LinearPart):
         if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= most:
             raise ValueError(f"rank = {rank!r}: {count} samples of {size} entries tell of 1 to {most} directions")
         mean = flat.mean(0)
-        _, spread, directions = torch.linalg.svd(flat - mean, full_matrices=False)
-        variances = spread**2 / (count - 1)
+        _, singular_values, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+        variances = singular_values**2 / (count - 1)
         rest = float(variances[rank:].sum()) / (size - rank) if size > rank else 0.0
         return cls(mean.reshape(rows.shape[1:]), directions[:rank].T.contiguous(), variances[:rank], rest)
 

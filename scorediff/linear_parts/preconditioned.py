@@ -1,5 +1,6 @@
 """The part of a Gaussian of the data's own variance, the same in all directions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,11 +8,58 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scorediff._core.arrays import positive
-from scorediff.linear_parts.base import IsotropicPart, Weights
-from scorediff.linear_parts.kernels import VarianceKernel
-from scorediff.linear_parts.level import NoiseLevel
+from scorediff.linear_parts.base import IsotropicPart, NoiseLevel, Weights
+from scorediff.linear_parts.phi import GAUSS, Kernel
 
-__all__ = ["Preconditioned"]
+__all__ = ["Preconditioned", "VarianceKernel"]
+
+
+@dataclass(frozen=True)
+class VarianceKernel(Kernel):
+    """That of a variance v: with `r = sqrt(s^2 + v)`, `s = s_1 e^tau` and q = 1 + eta^2
+
+        k(tau) = (r_1 / r)^q s / r = sin(a) e^tau (1 + sin(a)^2 (e^(2 tau) - 1))^(-(q+1)/2),   a = atan(s_1 / sqrt v).
+
+    `sine`, `cosine`: those of a, sigma_1 / R_1 and alpha_1 sqrt(v) / R_1.
+
+    `q`: of each step.
+    """
+
+    sine: np.ndarray
+    cosine: np.ndarray
+    q: np.ndarray
+
+    def __call__(self, tau: np.ndarray) -> np.ndarray:
+        sine, q = self.sine[:, None], self.q[:, None]
+        # where s grows beyond bounds k falls like s^-q
+        with np.errstate(over="ignore", invalid="ignore"):
+            grown = 1 + sine**2 * np.expm1(2 * tau)
+            return np.where(np.isinf(grown), 0.0, sine * np.exp(tau) * grown ** (-(q + 1) / 2))
+
+    def at_end(self) -> np.ndarray:
+        return self.sine
+
+    def h_phi_1(self, h: np.ndarray) -> np.ndarray:
+        endless = np.isinf(h)
+        found = self.integral(np.where(endless, 1.0, h), np.ones_like)
+        return np.where(endless, self._from_pure_noise(), found) if endless.any() else found
+
+    def _from_pure_noise(self) -> np.ndarray:
+        """`INT_0^inf k dtau = cos(a)^-q INT sin(p)^(q-1) dp`, p = pi/2 - theta from 0 to pi/2 - a."""
+        x, w = GAUSS
+        # in p = y^4, where sin(p)^(q-1) dp starts smoothly
+        last = np.arctan2(self.cosine, self.sine) ** (1 / 4)
+        y = last[:, None] * (1 + x) / 2
+        inside = np.sin(y**4) ** (self.q[:, None] - 1) * 4 * y**3
+        return np.asarray(np.sum(inside * w, axis=1) * last / 2 / self.cosine**self.q)
+
+    def phi(self, k: int, c: float, h: np.ndarray) -> np.ndarray:
+        length = c * h
+        power, factor = k - 1, math.factorial(k - 1)
+        return self.integral(length, lambda u: (u / length[:, None]) ** power / factor) / length
+
+    def some(self, which: Any) -> "VarianceKernel":
+        return VarianceKernel(self.sine[which], self.cosine[which], self.q[which])
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,18 @@ from scorediff.solvers.exponential.adams import (
 )
 from scorediff.solvers.exponential.dpm_solver import DPMSolver, DPMSolverPP, SDEDPMSolver, SDEDPMSolverPP
 from scorediff.solvers.exponential.er_sde import ERSDE, ERNoise
-from scorediff.solvers.exponential.first_order import DDIM, DDPM, DDPMLargeVariance
-from scorediff.solvers.exponential.pndm import PNDM
-from scorediff.solvers.exponential.runge_kutta import (
-    DPM2,
+from scorediff.solvers.exponential.etd import (
     ETD3RK,
-    RES,
     CoxMatthews,
-    DPMSolverSinglestep,
     ExpRK5s8,
     HochbruckOstermann,
     Krogstad,
     StrehmelWeiner,
 )
+from scorediff.solvers.exponential.first_order import DDIM, DDPM, DDPMLargeVariance
+from scorediff.solvers.exponential.pndm import PNDM
 from scorediff.solvers.exponential.seeds import SEEDS, SDEDPMSolverPPSinglestep
+from scorediff.solvers.exponential.singlestep import DPM2, RES, DPMSolverSinglestep
 from scorediff.solvers.exponential.starts import (
     GradedStart,
     LowerOrderStart,

@@ -163,13 +163,14 @@ def run_grid(
     solver: Solver,
     steps: int | None,
     grid: Grid | Sequence[float] | None,
-    spacing: Spacing | None,
+    spacing: Spacing | str | None,
     t_start: float | None,
     t_end: float | None,
     save: bool | Sequence[float] = False,
 ) -> Grid:
     """The grid of a run. Raises TypeError for a wrong combination, ValueError for a time outside the domain."""
     schedule = problem.schedule
+    rule = None if spacing is None else registry.resolve(Spacing, spacing)  # type: ignore[type-abstract]
     if grid is not None and not (t_start is None and t_end is None and spacing is None):
         raise TypeError("a grid holds its own ends and spacing: drop t_start=, t_end= and spacing=")
     if solver.adaptive:
@@ -183,7 +184,7 @@ def run_grid(
     elif (steps is None) == (grid is None):
         raise TypeError(_one_of(solver))
     elif steps is not None:
-        return (spacing or solver.spacing)(schedule, steps, t_start=t_start, t_end=t_end)
+        return (rule or solver.spacing)(schedule, steps, t_start=t_start, t_end=t_end)
     grid = grid if isinstance(grid, Grid) else Grid(grid)
     lo, hi = schedule.domain
     outside = grid.times[(grid.times < lo) | (grid.times > hi)]

@@ -25,7 +25,7 @@ class Empirical(Target):
     """`(1/N) sum_i N(data[i], bandwidth^2 I)`: a data set, smoothed; bandwidth 0 is the data set itself.
 
     `data` of shape (N, ...), by default three points in two dimensions. `bandwidth` is in the units of the data, by
-    default one at which these three are told apart and still overlap. At most `chunk` data and `chunk` states are
+    default one at which these three can be distinguished and still overlap. At most `chunk` data and `chunk` states are
     compared at a time, so memory beyond the data is of order `chunk^2`, whatever N and the batch: a few MB by default.
 
     Raises ValueError for an empty data set, numbers that are not finite, a negative bandwidth or a chunk below 1.

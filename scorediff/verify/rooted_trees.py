@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scorediff.linear_parts.kernels import phi
+from scorediff.linear_parts.phi import phi
 from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.solvers.runge_kutta import Tableau
 

@@ -187,7 +187,7 @@ class _Run(AdaptiveRun):
         return Integrals.over(self.part, self.variable, self.scale, start, stop, nodes)
 
     def _errors(self, new: list[list[Tensor]], integrals: Integrals, error_weights: list[np.ndarray]) -> np.ndarray:
-        """Root mean squares of the difference of the correctors through i and i - 1 old readings, in units of the
+        """Root mean squares of the difference of the correctors through i and i - 1 old outputs, in units of the
         tolerance, of shape (A, highest k + 1), for i from 1; NaN where no sample wants to know.
         """
         lowest, highest = max(int(self.k.min()) - 1, 1), len(new[0]) - 1
@@ -201,10 +201,10 @@ class _Run(AdaptiveRun):
             if not alone:
                 wanted = [term * w for term, w in zip(wanted, columns(weights, terms[0]), strict=True)]
             # all in one sum, and one read
-            held = terms[0].new_empty((len(wanted), *terms[0].shape))
-            for term, place in zip(wanted, held, strict=True):
+            squared = terms[0].new_empty((len(wanted), *terms[0].shape))
+            for term, place in zip(wanted, squared, strict=True):
                 torch.mul(term, term, out=place)
-            squares = row_mean_on_host(held.flatten(0, 1)).reshape(len(wanted), -1).T * terms[0][0].numel()
+            squares = row_mean_on_host(squared.flatten(0, 1)).reshape(len(wanted), -1).T * terms[0][0].numel()
             total = total + (squares * weights[..., 0] ** 2 if alone else squares)
         found = np.full((len(self.k), highest), np.nan)
         found[:, lowest - 1 :] = np.sqrt(total / self.x[0].numel()) / self.allowed

@@ -22,7 +22,9 @@ from scorediff.solvers.adaptive.stepping import Proposal, Stepping
 from scorediff.solvers.base import AdaptiveSolver, Step
 from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.exponential.engine import check_kind
-from scorediff.solvers.exponential.runge_kutta import ERK3, KROGSTAD43, weight_of
+from scorediff.solvers.exponential.etd import KROGSTAD43
+from scorediff.solvers.exponential.runge_kutta import weight_of
+from scorediff.solvers.exponential.singlestep import ERK3
 from scorediff.solvers.exponential.tableau import ExponentialTableau
 from scorediff.spacings import Grid
 

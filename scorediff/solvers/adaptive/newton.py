@@ -1,4 +1,4 @@
-"""What an Adams method remembers: Newton's divided differences of the last readings, for every sample apart."""
+"""What an Adams method remembers: Newton's divided differences of the last outputs, for every sample apart."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +81,7 @@ class Differences:
     """For the A samples under way: `nodes` of shape (A, places), newest first, and of each part a list of tensors.
 
     `terms[part][i] * unit[:, i]` is the divided difference of order i, for i below `count`: what is kept is of the size
-    of the readings, and the powers of the steps are in `unit` (Shampine and Gordon's modified differences).
+    of the outputs, and the powers of the steps are in `unit` (Shampine and Gordon's modified differences).
     """
 
     def __init__(self, parts: int, size: int, places: int) -> None:
@@ -90,15 +90,15 @@ class Differences:
         self.terms: list[list[Tensor]] = [[] for _ in range(parts)]
         self.work = Workspace(2 * places + 6)
 
-    def begin(self, which: np.ndarray, tau: np.ndarray, readings: list[Tensor]) -> None:
-        """Forget all of the rows `which`, and start with a reading of each."""
+    def begin(self, which: np.ndarray, tau: np.ndarray, outputs: list[Tensor]) -> None:
+        """Forget all of the rows `which`, and start with an output of each."""
         self.nodes[which], self.unit[which], self.count[which] = _NOWHERE, 0.0, 1
         self.nodes[which, 0], self.unit[which, 0] = tau, 1.0
-        for terms, reading in zip(self.terms, readings, strict=True):
+        for terms, output in zip(self.terms, outputs, strict=True):
             if not terms:
-                terms.append(reading)
+                terms.append(output)
             else:
-                terms[0] = put(terms[0], which, reading)
+                terms[0] = put(terms[0], which, output)
 
     def keep(self, which: np.ndarray) -> None:
         """Forget all rows but these."""
@@ -108,7 +108,7 @@ class Differences:
     def moved(
         self, state: list[Tensor], numbers: Integrals, k: np.ndarray, before: list[np.ndarray], after: list[np.ndarray]
     ) -> list[Tensor]:
-        """Each part of the state after a step on which P is the polynomial through the last k readings.
+        """Each part of the state after a step on which P is the polynomial through the last k outputs.
 
         `before` and `after` are R_v at the ends of the step.
         """
@@ -124,16 +124,16 @@ class Differences:
             found.append(new)
         return found
 
-    def extended(self, readings: list[Tensor], products: np.ndarray) -> list[list[Tensor]]:
-        """The modified differences with a new reading of each part in front: of order i from those of order i - 1."""
+    def extended(self, outputs: list[Tensor], products: np.ndarray) -> list[list[Tensor]]:
+        """The modified differences with a new output of each part in front: of order i from those of order i - 1."""
         depth = products.shape[1] - 1
         # d_(i+1) = d_i - products_i P[tau_0, ..., tau_i]
         weights = (-products[:, :depth] * self.unit[:, :depth])[..., None]
         made = []
-        for reading, terms in zip(readings, self.terms, strict=True):
-            new = [reading]
-            for weight, term in zip(columns(weights, reading), terms, strict=False):
-                new.append(torch.addcmul(new[-1], term, weight, out=self.work.buffer(reading)))
+        for output, terms in zip(outputs, self.terms, strict=True):
+            new = [output]
+            for weight, term in zip(columns(weights, output), terms, strict=False):
+                new.append(torch.addcmul(new[-1], term, weight, out=self.work.buffer(output)))
             made.append(new)
         return made
 

@@ -11,8 +11,9 @@ from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers.base import Exact, Solver
 from scorediff.solvers.composed.wrapper import SolverWrapper
+from scorediff.solvers.exponential.etd import Krogstad
 from scorediff.solvers.exponential.first_order import DDIM
-from scorediff.solvers.exponential.runge_kutta import DPM2, RES, DPMSolverSinglestep, Krogstad
+from scorediff.solvers.exponential.singlestep import DPM2, RES, DPMSolverSinglestep
 from scorediff.spacings import Grid
 
 __all__ = ["Ancestral"]

@@ -10,8 +10,15 @@ import torch
 from scorediff.linear_parts import DataPart, IsotropicPart, LinearPart, Preconditioned
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import Exact, Solver
-from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
-from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan, etas
+from scorediff.solvers.exponential.engine import (
+    ExponentialIntegrator,
+    GridSteps,
+    Stage,
+    StepPlan,
+    check_kind,
+    etas,
+    exact_on,
+)
 from scorediff.spacings import Grid
 
 __all__ = ["DDIM", "DDPM", "DDPMLargeVariance"]

@@ -11,8 +11,7 @@ import numpy as np
 from scorediff.linear_parts import DataPart, IsotropicPart, Kernel, LinearPart
 from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
-from scorediff.solvers.exponential.engine import ExponentialIntegrator, check_kind, exact_on
-from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
+from scorediff.solvers.exponential.engine import ExponentialIntegrator, GridSteps, Stage, StepPlan, check_kind, exact_on
 from scorediff.solvers.exponential.starts import GradedStart, StartingProcedure
 
 __all__ = ["History", "Multistep", "lagrange_weights"]
@@ -136,7 +135,7 @@ class Multistep(ExponentialIntegrator):
 
     def _by_start(self, steps: int, noisy: bool) -> int:
         """How many steps the start takes."""
-        # with noise the order ends at 2, for which a ramp does
+        # with noise the order ends at 2, for which lower orders suffice at the start
         return 0 if noisy or not self.start.stages(self.full_order) else min(self.history_length - 1, steps)
 
     @property

@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 
 from scorediff.linear_parts import LinearPart, NoisePart
 from scorediff.problems import ReverseSDE
-from scorediff.solvers.exponential.runge_kutta import ERK3, MIDPOINT, _ExponentialRungeKutta
+from scorediff.solvers.exponential.runge_kutta import ExponentialRungeKutta
+from scorediff.solvers.exponential.singlestep import ERK3, MIDPOINT
 from scorediff.solvers.exponential.tableau import ExponentialTableau
 
 __all__ = ["SEEDS", "SDEDPMSolverPPSinglestep"]
 
 
 @dataclass(frozen=True)
-class _ExactNoise(_ExponentialRungeKutta):
+class _ExactNoise(ExponentialRungeKutta):
     """A method on the reverse SDE: the noises of its stages are increments of one path, carried along exactly."""
 
     solves: ClassVar[tuple[type, ...]] = (ReverseSDE,)

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scorediff.linear_parts import IsotropicPart
-from scorediff.solvers.exponential.plan import GridSteps, Stage, StepPlan
-from scorediff.solvers.exponential.runge_kutta import RES, ExpRK5s8, Krogstad, runge_kutta_plan
+from scorediff.solvers.exponential.engine import GridSteps, Stage, StepPlan
+from scorediff.solvers.exponential.etd import ExpRK5s8, Krogstad
+from scorediff.solvers.exponential.runge_kutta import runge_kutta_plan
+from scorediff.solvers.exponential.singlestep import RES
 from scorediff.solvers.exponential.tableau import ExponentialTableau
 
 __all__ = ["GradedStart", "LowerOrderStart", "PseudoRungeKuttaStart", "RungeKuttaStart", "StartingProcedure"]

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from scorediff.linear_parts.kernels import phi
+from scorediff.linear_parts.phi import phi
 
 __all__ = ["ExponentialTableau", "Phi"]
 
