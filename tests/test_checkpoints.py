@@ -39,7 +39,7 @@ def test_what_is_saved_is_read_back_the_same_denoiser(tmp_path, schedule, predic
         assert torch.equal(a, b)
 
 
-def test_half_precision_takes_half_the_room_and_a_folder_is_its_model(tmp_path):
+def test_half_precision_takes_half_the_bytes_and_a_folder_is_its_model(tmp_path):
     made = checkpoint()
     whole, half = (
         save(tmp_path / name, made, dtype=d)
