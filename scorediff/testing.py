@@ -212,7 +212,7 @@ def assert_same_sampler(
 
 
 def assert_same_marginals(a: Any, b: Any = None, target: Target | None = None, **options: Any) -> None:
-    """Raise AssertionError where the outputs of two samplers are not one law. See `verify.marginals`."""
+    """Raise AssertionError where the outputs of two samplers do not have one distribution. See `verify.marginals`."""
     found = marginals(a, b, target, **options)
     if not found.same:
         raise AssertionError(str(found))

@@ -39,7 +39,7 @@ def test_what_is_saved_is_read_back_the_same_denoiser(tmp_path, schedule, predic
         assert torch.equal(a, b)
 
 
-def test_half_precision_takes_half_the_room_and_a_folder_is_its_model(tmp_path):
+def test_half_precision_takes_half_the_space_and_a_folder_is_its_model(tmp_path):
     made = checkpoint()
     whole, half = (
         save(tmp_path / name, made, dtype=d)
@@ -52,7 +52,7 @@ def test_half_precision_takes_half_the_room_and_a_folder_is_its_model(tmp_path):
     assert load(whole, dtype=torch.float64).denoiser.dtype is torch.float64
 
 
-def test_ones_own_module_is_given_again():
+def test_a_user_defined_module_is_given_again():
     class Own(torch.nn.Module):
         def forward(self, x, t):
             return x
@@ -60,7 +60,7 @@ def test_ones_own_module_is_given_again():
     assert Checkpoint(Own(), sd.VPLinear(), sd.DataPrediction(), (2,)).to_dict()["network"] is None
 
 
-def test_a_schedule_of_ones_own_functions_is_given_again(tmp_path):
+def test_a_schedule_of_user_defined_functions_is_given_again(tmp_path):
     made = checkpoint(sd.schedules.CustomSchedule(), None, MLP(16, 1), (2,), 0)
     path = save(tmp_path / "a.safetensors", made)
     with pytest.raises(ValueError, match="give it as schedule="):
@@ -91,7 +91,7 @@ def test_what_is_not_a_checkpoint_is_refused_by_name(tmp_path):
     save_file({"w": torch.zeros(2)}, path, metadata={"scorediff": "[1]"})
     with pytest.raises(ValueError, match="damaged header"):
         load(path)
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint 'nothing'"):
+    with pytest.raises(FileNotFoundError, match="unknown checkpoint 'nothing'"):
         load("nothing")
 
 

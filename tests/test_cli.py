@@ -286,7 +286,7 @@ def test_the_exit_codes_reach_the_shell(here, fresh, line, code, words):
 
 
 @pytest.mark.nightly
-def test_a_reader_that_goes_away_is_no_traceback(here):
+def test_a_reader_that_goes_away_leaves_no_traceback(here):
     line = f"{sys.executable} -m scorediff solvers --json | true"
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
@@ -385,10 +385,10 @@ def test_options_left_out_make_the_default_recipe():
         (f"{TRAIN} --data digits --prediction nose --out run", "did you mean 'noise'"),
         (f"{TRAIN} --data digits --weighting min-snr:gamma=-1 --out run", "gamma = -1"),
         (f"{TRAIN} --data digits --precision fp8 --out run", "'no', 'bf16' or 'fp16'"),
-        ("sample --label 3 --n 2", "knows no classes"),
+        ("sample --label 3 --n 2", "takes no classes"),
         ("sample --model nowhere/model.safetensors", "unknown model"),
         ("average nowhere --std 0.1 --out a.safetensors", "keeps no averages"),
-        ("experiment consistency --model nothing", "there is no checkpoint"),
+        ("experiment consistency --model nothing", "unknown checkpoint"),
         ("experiment consistency --steps 5,x", "whole numbers"),
     ],
 )
@@ -425,9 +425,9 @@ def test_guidance_is_the_scale_of_a_network_that_knows_classes(here):
         ("inspect digits", "whose denoiser is exact"),
         ("inspect nothing-of-that-name", "unknown model"),
         ("inspect fashion-unet --data digits", "data of shape"),
-        ("inspect fashion-unet --prompt cat", "no pipeline of diffusers"),
-        ("sample --guidance 2", "no pipeline of diffusers"),
-        ("sample --model fashion-unet --prompt cat", "no pipeline of diffusers"),
+        ("inspect fashion-unet --prompt cat", "not a pipeline of diffusers"),
+        ("sample --guidance 2", "not a pipeline of diffusers"),
+        ("sample --model fashion-unet --prompt cat", "not a pipeline of diffusers"),
     ],
 )
 def test_what_cannot_be_inspected_or_guided_is_one_line(here, line, words):

@@ -98,6 +98,12 @@ def test_the_examples_of_every_page_run(page):
         exec(compile(block, page.name, "exec"), {})
 
 
+def test_the_lines_that_a_page_quotes_are_those_of_the_solver():
+    (quoted,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs/how-a-step-is-made.md").read_text(), re.DOTALL)
+    source = inspect.getsource(sd.DPMSolverPP.predictor)
+    assert all(line in source for line in quoted.splitlines())
+
+
 NAMESPACES = ["backends", "coordinates", "guidance", "interop", "lab", "linear_parts", "noise", "predictions",
               "schedules", "solvers", "spacings", "study", "targets", "verify"]  # fmt: skip
 

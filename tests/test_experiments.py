@@ -45,7 +45,7 @@ def test_images_change_little_by_little_between_two_starts(tmp_path):
     )
     assert free.rows != conditioned.rows
     rows = written(free, tmp_path)
-    assert len(rows) == 16 and {float(row["share"]) for row in rows} == {j / 8 for j in range(1, 9)}
+    assert len(rows) == 16 and {float(row["fraction"]) for row in rows} == {j / 8 for j in range(1, 9)}
     a, b = torch.randn(2, 3, 4, dtype=torch.float64)
     points = slerp(a, b, torch.linspace(0, 1, 5))
     torch.testing.assert_close(points[[0, -1]], torch.stack([a, b]))
@@ -169,7 +169,7 @@ def test_data_that_a_network_does_not_take_are_refused(tmp_path):
     for run in (splitting, reconstruction, lambda *a, **b: quality(*a, lambda x: x, **b)):
         with pytest.raises(ValueError, match=r"samples of shape \(1, 4, 4\), and the network takes \(1, 8, 8\)"):
             run(NET, small)
-        with pytest.raises(ValueError, match="15 classes, and the network knows 10"):
+        with pytest.raises(ValueError, match="15 classes, and the network takes 10"):
             run(NET, many)
     with pytest.raises(ValueError, match="n = 5000: digits has 1797"):
         reconstruction(NET, DIGITS, n=5000)
@@ -196,7 +196,7 @@ def test_a_command_writes_table_and_picture(tmp_path, line):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("splitting --n 2", "trained on None, whose place it does not know: give --data"),
+        ("splitting --n 2", "trained on None, which does not come with the package: give --data"),
         ("quality --data digits --classifier fashion-mnist", "the classifier takes (1, 28, 28), and the network makes"),
         ("consistency --steps 5,x", "whole numbers above 0"),
         ("switching --out net.safetensors", "is a file: name a folder"),

@@ -140,7 +140,7 @@ def test_the_weightings_are_what_their_papers_say():
 
 @pytest.mark.parametrize("times", TIMES, ids=label)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-def test_times_rise_with_the_share_and_stay_inside_the_schedule(times, schedule):
+def test_times_rise_with_the_fraction_and_stay_inside_the_schedule(times, schedule):
     if isinstance(times, LogitNormalTimes) and schedule.t_start > 1:
         with pytest.raises(ValueError, match="LogNormalTimes"):
             times.quantile(schedule, np.array([0.5]))
@@ -177,9 +177,9 @@ def test_a_network_begins_as_nothing_takes_labels_and_reaches_all_its_weights(ne
     out.square().sum().backward()
     assert all(p.grad is not None and p.grad.ne(0).any() for p in net.parameters())
     if classes:
-        assert torch.equal(net(x, t), net(x, t, label=torch.full((5,), classes)))  # no label is a label of its own
+        assert torch.equal(net(x, t), net(x, t, label=torch.full((5,), classes)))  # no label is another label
     else:
-        with pytest.raises(TypeError, match="knows no classes"):
+        with pytest.raises(TypeError, match="takes no classes"):
             net(x, t, label=torch.zeros(5, dtype=torch.int64))
 
 
@@ -242,7 +242,7 @@ def test_a_batch_is_the_same_in_any_number_of_parts_and_an_epoch_meets_every_sam
     assert torch.equal(epoch[:, 0].sort().values, torch.from_numpy(data.values[:, 0]).sort().values)
     dropped = torch.cat([whole.at(step).label for step in range(50)]) == 2
     assert 0.2 < dropped.float().mean() < 0.4
-    with pytest.raises(ValueError, match="shared by 3 processes"):
+    with pytest.raises(ValueError, match="split among 3 processes"):
         Batches(data, recipe, 0, 3)
 
 
@@ -457,7 +457,7 @@ def test_a_folder_in_which_nothing_was_saved_is_as_good_as_a_new_one(tmp_path):
     assert same(train(points(), tmp_path, tiny(lr=0.5), progress=False), load(tmp_path))
 
 
-def test_a_module_of_ones_own_is_trained_as_it_must_be_and_refused_by_name(tmp_path):
+def test_a_user_defined_module_is_trained_as_it_must_be_and_refused_by_name(tmp_path):
     class Tied(torch.nn.Module):
         def __init__(self):
             super().__init__()

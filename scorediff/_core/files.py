@@ -23,7 +23,7 @@ def check_writable(path: str | Path) -> Path:
     whole = Path(path).expanduser().resolve()
     folder = whole.parent
     if not folder.exists():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {folder}; make it first")
+        raise FileNotFoundError(f"cannot write {path}: the folder {folder} does not exist; make it first")
     if not folder.is_dir():
         raise NotADirectoryError(f"cannot write {path}: {folder} is a file, not a folder")
     if whole.exists() and not whole.is_file():

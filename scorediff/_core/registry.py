@@ -12,6 +12,9 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
+
 __all__ = [
     "concrete",
     "from_dict",
@@ -192,7 +195,7 @@ def to_dict(value: Any) -> Any:
         return {key: to_dict(v) for key, v in value.items()}
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
-    if hasattr(value, "tolist"):  # an array
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
         return value.tolist()
     if not callable(value):
         return repr(value)

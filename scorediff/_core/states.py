@@ -51,7 +51,7 @@ class Workspace:
     """Sums `c_1 x_1 + c_2 x_2 + ...` of states, in memory that is used again once nobody holds it.
 
     A fresh tensor of 50 MB costs more in page faults than in arithmetic. So results live in a few buffers; one is
-    written again only when no tensor refers to it any longer, hence a caller may keep whatever he was given. States
+    written again only when no tensor refers to it any longer, hence a caller may keep whatever it was given. States
     that are not tensors, and tensors that carry gradients, take plain `+` and `*`.
     """
 
@@ -89,7 +89,7 @@ class Workspace:
             if _storage_uses(base) == _IDLE_USES and base.shape == like.shape and base.dtype == like.dtype:
                 return base.detach()
         base = torch.empty_like(like)
-        # states that a caller keeps are his: past a few the pool forgets them, rather than look at all each time
+        # a caller may keep states: past a few the pool forgets them, rather than look at all each time
         self._pool = [*self._pool[1 - self._most :], base]
         return base.detach()
 

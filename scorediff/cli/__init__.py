@@ -78,7 +78,7 @@ def _scorediff(
 ) -> None:
     """Diffusion samplers as what they are: ODE and SDE solvers with a declared, measured order.
 
-    Runs on laws whose denoiser is known exactly, on the networks that come with the package, and on those that
+    Runs on targets whose denoiser is known exactly, on the networks that come with the package, and on those that
     `scorediff train` makes; nothing is downloaded. Names of solvers, schedules and spacings take options:
     'rk45:rtol=1e-4', 'vp-linear:beta_max=10', 'karras:rho=5'.
 

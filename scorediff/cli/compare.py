@@ -46,8 +46,8 @@ def compare(
     """Measure how far solvers are from the truth per evaluation: a table, a CSV file and a plot.
 
     ODE solvers start from the same noise and are compared with the true trajectory. SDE solvers have none: they are
-    compared in law with exact samples (take a large --n). Adaptive solvers ignore --nfe: they run at tolerances 1e-1 to
-    1e-6, or at their own where you set it.
+    compared in distribution with exact samples (take a large --n). Adaptive solvers ignore --nfe: they run at
+    tolerances 1e-1 to 1e-6, or at their own where you set it.
 
     Examples:
 

@@ -34,20 +34,20 @@ def _checkpoint(model: str) -> Any:
 def _data(given: str | None, checkpoint: Any) -> "Data":
     from scorediff.lab.data import load_data
 
-    return load_data(given or _told(checkpoint, "--data"))
+    return load_data(given or _trained_on(checkpoint, "--data"))
 
 
-def _told(checkpoint: Any, option: str) -> str:
+def _trained_on(checkpoint: Any, option: str) -> str:
     """The data of the package that the network was trained on: what else its card names may be anywhere."""
     from scorediff.lab.data import NAMED
 
     title = checkpoint.card.get("data")
     if title not in NAMED:
-        raise ValueError(f"the network was trained on {title!r}, whose place it does not know: give {option}")
+        raise ValueError(f"the network was trained on {title!r}, which does not come with the package: give {option}")
     return str(title)
 
 
-def _counts(text: str) -> list[int]:
+def _numbers(text: str) -> list[int]:
     try:
         found = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -92,7 +92,7 @@ def quality(
 
     checkpoint = _checkpoint(model)
     chosen = _data(data, checkpoint)
-    net = metrics.classifier(classifier or _told(checkpoint, "--classifier"))
+    net = metrics.classifier(classifier or _trained_on(checkpoint, "--classifier"))
     if tuple(net.shape) != tuple(checkpoint.shape):
         raise ValueError(f"the classifier takes {tuple(net.shape)}, and the network makes {tuple(checkpoint.shape)}")
     _run(
@@ -104,9 +104,9 @@ def quality(
             chosen,
             net.features,
             n=n,
-            steps=_counts(steps),
+            steps=_numbers(steps),
             solvers=options.split_solvers(solvers),
-            budgets=_counts(nfe),
+            budgets=_numbers(nfe),
             seed=seed,
             progress=progress,
         ),
@@ -130,7 +130,7 @@ def consistency(
         "consistency",
         out,
         threads,
-        lambda: run(_checkpoint(model), solver=options.parse_solver(solver), steps=_counts(steps), n=n, seed=seed),
+        lambda: run(_checkpoint(model), solver=options.parse_solver(solver), steps=_numbers(steps), n=n, seed=seed),
     )
 
 
@@ -178,7 +178,7 @@ def reconstruction(
             checkpoint,
             _data(data, checkpoint),
             solvers=options.split_solvers(solvers),
-            steps=_counts(steps),
+            steps=_numbers(steps),
             n=n,
             seed=seed,
         ),
@@ -188,7 +188,7 @@ def reconstruction(
 @experiments.command()
 def switching(
     model: _Model = "digits-unet",
-    solvers: Annotated[str | None, typer.Option(help="Some, by commas (default: the whole shelf).")] = None,
+    solvers: Annotated[str | None, typer.Option(help="Some, by commas (default: all).")] = None,
     budget: Annotated[int, typer.Option(min=2, help="Evaluations of a fixed grid.")] = 24,
     n: Annotated[int, typer.Option("--n", min=1, help="Starts.")] = 10,
     seed: flags.Seed = 0,
@@ -196,7 +196,7 @@ def switching(
     progress: flags.Progress = True,
     out: _Out = Path("experiments"),
 ) -> None:
-    """Train once, switch solvers: one contact sheet of the whole shelf."""
+    """Train once, switch solvers: one contact sheet of all of them."""
     from scorediff.lab.experiments import switching as run
 
     names = None if solvers is None else options.split_solvers(solvers)
@@ -227,5 +227,5 @@ def splitting(
         "splitting",
         out,
         threads,
-        lambda: run(checkpoint, _data(data, checkpoint), solver=solver, steps=_counts(steps), n=n, seed=seed),
+        lambda: run(checkpoint, _data(data, checkpoint), solver=solver, steps=_numbers(steps), n=n, seed=seed),
     )

@@ -8,7 +8,9 @@ __all__ = ["Dtype", "Model", "Progress", "Schedule", "Seed", "Spacing", "TEnd", 
 
 PROBLEM, SOLVER, RUN, OUTPUT = "What to solve", "How to solve it", "How to run", "What to write"
 
-Model = Annotated[str, typer.Option(help="The law, by name: digits, gaussian, mixture, ...", rich_help_panel=PROBLEM)]
+Model = Annotated[
+    str, typer.Option(help="The target, by name: digits, gaussian, mixture, ...", rich_help_panel=PROBLEM)
+]
 Schedule = Annotated[str, typer.Option(help="Noise schedule; see 'scorediff solvers'.", rich_help_panel=PROBLEM)]
 TStart = Annotated[
     float | None, typer.Option(help="Where to start (default: the schedule's).", rich_help_panel=PROBLEM)

@@ -20,10 +20,10 @@ _Data = Annotated[
     str | None,
     typer.Option(
         help="What it was trained on: digits, fashion-mnist, a folder of images, a file .npz or .npy. By default "
-        "samples of its own."
+        "samples that it makes."
     ),
 ]
-_Prompt = Annotated[str | None, typer.Option(help="What a pipeline that wants text is told.")]
+_Prompt = Annotated[str | None, typer.Option(help="The text for a pipeline that wants one.")]
 _Count = Annotated[int, typer.Option("--n", min=2, help="How many samples.")]
 
 
@@ -35,10 +35,10 @@ def inspect(
     seed: flags.Seed = 0,
     threads: flags.Threads = 1,
 ) -> int:
-    """Look at a network: what it predicts, on which schedule, whether its readings make sense; and a first guess where
-    its prediction or the number it is told for the time looks wrong. Exit code 1 where something does.
+    """Look at a network: what it predicts, on which schedule, whether its outputs make sense; and a first guess where
+    its prediction or the number that it gets for the time looks wrong. Exit code 1 where something does.
 
-    A guess wants `--data`; on samples of its own a network shows that something is wrong, but seldom what.
+    A guess wants `--data`; on samples that it makes a network shows that something is wrong, but seldom what.
 
     Examples:
 
@@ -53,26 +53,26 @@ def inspect(
 
     subject = subject_for(Asked(model, prompt=prompt or ""))
     if subject.target is not None:
-        raise ValueError(f"{model} is a law whose denoiser is exact: give a network, such as digits-unet")
+        raise ValueError(f"{model} is a target whose denoiser is exact: give a network, such as digits-unet")
     network = subject.denoiser
     while network.made_of:  # the network, not what guides it
         network = network.made_of[0]
-    cond = {key: value for key, value in subject.told(n).items() if not key.startswith("negative_")}
+    cond = {key: value for key, value in subject.conditions(n).items() if not key.startswith("negative_")}
     labels = subject.label("all" if subject.null is None else "none")
     if labels is not None:
         cond[subject.labelled] = labels(range(n))
     samples = None
     if data is not None:
-        held = _held(data, subject.pixels or subject.shape)
-        rows = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))[:n]
-        samples = subject.encode(held.batch(rows.numpy()))
+        found = _brought(data, subject.pixels or subject.shape)
+        rows = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:n]
+        samples = subject.encode(found.batch(rows.numpy()))
     with options.threads(threads):
-        found = looked_at(network, subject.shape, data=samples, cond=cond, n=n, seed=seed)
-    print(f"model        {model}\n{found}")
-    return 0 if found.ok else 1
+        report = looked_at(network, subject.shape, data=samples, cond=cond, n=n, seed=seed)
+    print(f"model        {model}\n{report}")
+    return 0 if report.ok else 1
 
 
-def _held(name: str, shape: Sequence[int]) -> "Data":
+def _brought(name: str, shape: Sequence[int]) -> "Data":
     """Data by name; a folder of images is brought to `shape`."""
     from scorediff.lab.data import NAMED, load_data
     from scorediff.lab.data.idx import holds_idx

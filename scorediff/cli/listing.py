@@ -18,8 +18,8 @@ def solvers(
 ) -> None:
     """List the solvers: their order, what a step costs, what they solve, and where they come from.
 
-    'order' is that of the error at the end of a trajectory of the ODE, 'weak order' that of the law of the SDE's
-    samples. Below them, the schedules, spacings and coordinates, with the options that they take.
+    'order' is that of the error at the end of a trajectory of the ODE, 'weak order' that of the distribution of
+    the SDE's samples. Below them, the schedules, spacings and coordinates, with the options that they take.
 
     Examples:
 

@@ -58,12 +58,12 @@ def terminal_named(word: str) -> Terminal | None:
 
 
 def models() -> tuple[str, ...]:
-    """The laws that have a name."""
+    """The targets that have a name."""
     return ("digits", *sorted(registry.names(Target)))  # type: ignore[type-abstract]
 
 
 def target_named(model: str, bandwidth: float | None) -> Target:
-    """The law of the data; `bandwidth` is for the digits alone, 0.1 unless told."""
+    """The target of that name; `bandwidth` is for the digits alone, 0.1 by default."""
     chosen("--model", model, dict.fromkeys(models()))
     if model == "digits":
         return Empirical(digits(), 0.1 if bandwidth is None else bandwidth)

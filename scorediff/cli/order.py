@@ -36,10 +36,10 @@ def order(
 ) -> int:
     """Measure the orders that solvers declare: exit code 1 where one is not what it declares.
 
-    On the flow, the error at the end of trajectories; on the reverse SDE, that of the law (weak order) and that along
-    one Brownian path (strong order), all without Monte Carlo but the last. On a Gaussian and on a mixture. An order
-    holds if it is nowhere more than 0.15 below the declared one, nor more than 0.35 above everywhere; from order 5 on,
-    if its interval reaches the declared one.
+    On the flow, the error at the end of trajectories; on the reverse SDE, that of the distribution (weak order) and
+    that along one Brownian path (strong order), all without Monte Carlo but the last. On a Gaussian and on a mixture.
+    An order holds if it is nowhere more than 0.15 below the declared one, nor more than 0.35 above everywhere; from
+    order 5 on, if its interval reaches the declared one.
 
     Examples:
 

@@ -22,7 +22,7 @@ _STEPS = 20
 _Model = Annotated[
     str,
     typer.Option(
-        help="A law (digits, gaussian, mixture, ...), a network (digits-unet, fashion-unet), a run's folder or "
+        help="A target (digits, gaussian, mixture, ...), a network (digits-unet, fashion-unet), a run's folder or "
         "its file, or the folder of a pipeline of diffusers.",
         rich_help_panel=flags.PROBLEM,
     ),
@@ -33,7 +33,7 @@ _Label = Annotated[
 _Schedule = Annotated[
     str | None,
     typer.Option(
-        help="Noise schedule; see 'scorediff solvers'. By default a network's own, vp-linear for a law.",
+        help="Noise schedule; see 'scorediff solvers'. By default a network's own, vp-linear for a target.",
         rich_help_panel=flags.PROBLEM,
     ),
 ]
@@ -137,12 +137,13 @@ def sample(
     progress: flags.Progress = True,
     out: _Out = Path("samples.png"),
 ) -> None:
-    """Sample a law whose denoiser is known exactly, or a trained network, and write a picture, the numbers, or both by
-    the thousand. A pipeline of diffusers that save_pretrained() wrote to a folder makes images, from text or a class.
+    """Sample a target whose denoiser is known exactly, or a trained network, and write a picture, the numbers, or both
+    by the thousand. A pipeline of diffusers that save_pretrained() wrote to a folder makes images, from text or a
+    class.
 
     Solvers of the ODE run on the probability flow, solvers of the SDE on the reverse SDE. The same seed gives the same
     samples, whatever the batch size. Into a folder go files of --shard samples; a run that is cut off and called again
-    goes on, and under `torchrun` processes share it.
+    goes on, and under `torchrun` processes split it.
 
     Examples:
 
@@ -178,13 +179,13 @@ def sample(
     }
     with options.threads(threads):
         if folder:
-            told = (
+            settings = (
                 {"label": label} if subject.target else {"label": label, "batch": batch_size or 256, "threads": threads}
             )
-            _into(options.folder(path), problem, chosen, subject, labels, told, count, shard, seed, progress, how)
+            _into(options.folder(path), problem, chosen, subject, labels, settings, count, shard, seed, progress, how)
             return
         classes = None if labels is None else labels(range(count))
-        cond = subject.told(count) | ({} if classes is None else {subject.labelled: classes})
+        cond = subject.conditions(count) | ({} if classes is None else {subject.labelled: classes})
         shape = (count, *subject.shape)
         solution = sd.sample(problem, shape, chosen, seed=seed, cond=cond, progress=progress, **how).check()
         samples = solution.x if subject.decode is None else _decoded(subject.decode, solution.x, batch_size)
@@ -199,14 +200,14 @@ def _into(
     solver: "Solver",
     subject: "Subject",
     labels: Any,
-    told: dict[str, Any],
+    settings: dict[str, Any],
     n: int,
     shard: int,
     seed: int,
     progress: bool,
     how: dict[str, Any],
 ) -> None:
-    """The part of this process in files of samples; `torchrun` says which it is. `told` joins the manifest: what a
+    """The part of this process in files of samples; `torchrun` says which it is. `settings` join the manifest: what a
     network's last digits depend on is the same when a run goes on.
     """
     from scorediff.lab.shards import batch_rounding, sample_shards
@@ -224,7 +225,7 @@ def _into(
         labels=labels,
         rank=rank,
         parts=parts,
-        settings={**subject.said, **told},
+        settings={**subject.said, **settings},
         progress=progress and rank == 0,
         **how,
     )

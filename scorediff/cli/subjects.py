@@ -1,4 +1,4 @@
-"""What `scorediff sample` samples: laws, networks of ours, and pipelines of diffusers."""
+"""What `scorediff sample` samples: targets, checkpoints, and pipelines of diffusers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,7 +22,12 @@ __all__ = ["Asked", "Subject", "subject_for"]
 
 @dataclass(frozen=True)
 class Asked:
-    """The words of a command line that say what to sample; None, what was not said."""
+    """The words of a command line that say what to sample; None, what was not said.
+
+    `model`: a target, a checkpoint or the folder of a pipeline. `bandwidth`: of the digits. `schedule`: by name.
+    `prompt` and `negative`: what a pipeline is to show, and what it is guided away from. `guidance`: its scale. `size`:
+    the sides of a pipeline's images, in pixels.
+    """
 
     model: str
     bandwidth: float | None = None
@@ -51,12 +56,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is sampled, in samples of `shape`. `said` is what to write down of it.
+    """What is sampled: by `denoiser`, in samples of `shape`.
 
-    Labels go to the denoiser as `labelled`: there are `classes` of them, some with `names`, and `null` stands for none.
-    `told` makes what else it is told, for a number of samples. Where samples are no images, `decode` makes images of
-    them, of shape `pixels`, and `encode` goes back. `terminal` is the name of what ends a run, `count` how many samples
-    are made, unless told otherwise.
+    `said`: what to write down of it. `target`: the exact distribution, where it is known. Labels go to the denoiser as
+    `labelled`: there are `classes` of them, some with `names`, and `null` stands for none. `conditions`: makes the
+    other conditions of a number of samples. Where samples are latents, `decode` makes images of them, of shape
+    `pixels`, and `encode` goes back. `terminal`: the name of what ends a run, by default. `count`: how many samples are
+    made by default; a pipeline's take long.
     """
 
     denoiser: Any
@@ -67,7 +73,7 @@ class Subject:
     classes: int = 0
     names: Mapping[str, int] = field(default_factory=dict)
     null: int | None = None
-    told: Callable[[int], dict[str, Tensor]] = lambda count: {}
+    conditions: Callable[[int], dict[str, Tensor]] = lambda count: {}
     decode: Callable[[Tensor], Tensor] | None = None
     encode: Callable[[Tensor], Tensor] = lambda images: images
     pixels: tuple[int, ...] = ()
@@ -78,7 +84,7 @@ class Subject:
         """The classes of samples by their ids: 'all' in turn, 'none', a number or a name."""
         if not self.classes:
             if word != "all":
-                raise ValueError(f"--label {word}: {self.said['model']} knows no classes")
+                raise ValueError(f"--label {word}: {self.said['model']} takes no classes")
             return None
         known = {"all": -1} | ({} if self.null is None else {"none": self.null})
         known |= {str(i): i for i in range(self.classes)} | dict(self.names)
@@ -89,14 +95,14 @@ class Subject:
 
 
 def subject_for(asked: Asked) -> Subject:
-    """A law by name, a pipeline by its folder, else a checkpoint by name or place. Raises ValueError for what it does
-    not take.
+    """A target by name, a pipeline by its folder, else a checkpoint by name or place. Raises ValueError for what it
+    does not take.
     """
     return next(make for known, make in _KINDS if known(asked.model))(asked)
 
 
-def _law(asked: Asked) -> Subject:
-    asked.refuse(*asked.said, why=f"{asked.model} is no pipeline of diffusers")
+def _target(asked: Asked) -> Subject:
+    asked.refuse(*asked.said, why=f"{asked.model} is not a pipeline of diffusers")
     target = options.target_named(asked.model, asked.bandwidth)
     said = {"model": asked.model, "bandwidth": getattr(target, "bandwidth", None)}
     denoiser = target.denoiser(options.parse_schedule(asked.schedule or "vp-linear"))
@@ -105,7 +111,7 @@ def _law(asked: Asked) -> Subject:
 
 def _checkpoint(asked: Asked) -> Subject:
     asked.refuse("bandwidth", why="it smooths the data set of --model digits")
-    pipeline = f"{asked.model} is no pipeline of diffusers, a folder with model_index.json"
+    pipeline = f"{asked.model} is not a pipeline of diffusers, a folder with model_index.json"
     asked.refuse("prompt", "negative", "size", why=pipeline)
     try:
         checkpoint = load(asked.model)
@@ -119,7 +125,7 @@ def _checkpoint(asked: Asked) -> Subject:
     denoiser: Any = checkpoint.denoiser
     if asked.guidance is not None:
         if not checkpoint.classes:
-            asked.refuse("guidance", why=f"{asked.model} knows no classes to be guided to")
+            asked.refuse("guidance", why=f"{asked.model} takes no classes to be guided to")
         denoiser = ClassifierFree(denoiser, asked.guidance, checkpoint.null)
         made["guidance"] = asked.guidance
     return Subject(
@@ -139,44 +145,49 @@ def _pipeline(asked: Asked) -> Subject:
         pipeline = pipeline.sized(asked.size, asked.size)
     how = {frozenset[str](): _unconditional, frozenset({"class_labels"}): _labelled}
     scale = pipeline.guidance_scale if asked.guidance is None else asked.guidance
-    denoiser, told = how.get(frozenset(pipeline.adapter.conditions), _written)(pipeline, asked, scale)
+    denoiser, conditioning = how.get(frozenset(pipeline.adapter.conditions), _written)(pipeline, asked, scale)
     taken = {"pipeline": pipeline.name, **asked.said, "guidance": scale, "size": list(pipeline.pixels)}
     images = {"decode": pipeline.decode, "encode": pipeline.encode, "pixels": pipeline.image_shape}
-    last: dict[str, Any] = {**told, **images, "terminal": "denoise", "count": 1}
+    last: dict[str, Any] = {**conditioning, **images, "terminal": "denoise", "count": 1}
     return Subject(asked.on(denoiser), pipeline.shape, {"model": Path(asked.model).name, **taken}, **last)
 
 
 def _unconditional(pipeline: DiffusersPipeline, asked: Asked, scale: float) -> tuple[Any, dict[str, Any]]:
-    asked.refuse("prompt", "negative", "guidance", why=f"{pipeline.name} is told nothing, hence not guided")
+    asked.refuse("prompt", "negative", "guidance", why=f"{pipeline.name} takes no conditions, hence is not guided")
     return pipeline.denoiser, {}
 
 
 def _labelled(pipeline: DiffusersPipeline, asked: Asked, scale: float) -> tuple[Any, dict[str, Any]]:
-    asked.refuse("prompt", "negative", why=f"{pipeline.name} is told a class, by --label")
+    asked.refuse("prompt", "negative", why=f"{pipeline.name} is conditioned on a class, by --label")
     adapter = pipeline.adapter
-    told = {"labelled": "class_labels", "classes": adapter.classes or 0, "names": pipeline.labels, "null": adapter.null}
+    conditioning = {
+        "labelled": "class_labels",
+        "classes": adapter.classes or 0,
+        "names": pipeline.labels,
+        "null": adapter.null,
+    }
     if adapter.null is None:
         asked.refuse("guidance", why=f"{pipeline.name} has no label for no class")
-        return pipeline.denoiser, told
-    return ClassifierFree(pipeline.denoiser, scale, {"class_labels": adapter.null}), told
+        return pipeline.denoiser, conditioning
+    return ClassifierFree(pipeline.denoiser, scale, {"class_labels": adapter.null}), conditioning
 
 
 def _written(pipeline: DiffusersPipeline, asked: Asked, scale: float) -> tuple[Any, dict[str, Any]]:
     if asked.prompt is None:
         raise ValueError(f"{pipeline.name} wants --prompt TEXT")
-    read = partial(pipeline.conditions, asked.prompt)
+    encoded = partial(pipeline.conditions, asked.prompt)
     if "guidance" in pipeline.adapter.conditions:
-        asked.refuse("negative", why=f"the network of {pipeline.name} is told its guidance, and needs none")
-        return pipeline.denoiser, {"told": lambda n: read(count=n) | {"guidance": torch.full((n,), scale)}}
+        asked.refuse("negative", why=f"the network of {pipeline.name} is conditioned on its guidance, and needs none")
+        return pipeline.denoiser, {"conditions": lambda n: encoded(count=n) | {"guidance": torch.full((n,), scale)}}
     if scale == 1:
-        asked.refuse("negative", why="--guidance 1 is no guidance")
-        return pipeline.denoiser, {"told": lambda n: read(count=n)}
+        asked.refuse("negative", why="--guidance 1 means none")
+        return pipeline.denoiser, {"conditions": lambda n: encoded(count=n)}
     negative = asked.negative or ""
-    return ClassifierFree(pipeline.denoiser, scale), {"told": lambda n: read(negative=negative, count=n)}
+    return ClassifierFree(pipeline.denoiser, scale), {"conditions": lambda n: encoded(negative=negative, count=n)}
 
 
 _KINDS: tuple[tuple[Callable[[str], bool], Callable[[Asked], Subject]], ...] = (
-    (lambda model: model in options.models(), _law),
+    (lambda model: model in options.models(), _target),
     (is_pipeline, _pipeline),
     (lambda model: True, _checkpoint),
 )

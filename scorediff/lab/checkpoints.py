@@ -27,8 +27,8 @@ _KEY = "scorediff"
 class Checkpoint:
     """A trained network: `net` on `schedule`, whose output is `prediction`, for samples of `shape`.
 
-    `network` is the recipe that `net` was built from, None for a module of one's own; `classes` how many labels it
-    takes, `names` what they are called; `card` whatever is to be known of how it came about, plain data.
+    `network`: the recipe that `net` was built from, None for a user-defined module. `classes`: how many labels it
+    takes, 0 for none. `names`: of the classes, empty where they have none. `card`: how it came about, plain data.
     """
 
     net: nn.Module
@@ -48,7 +48,7 @@ class Checkpoint:
 
     @property
     def null(self) -> dict[str, Any]:
-        """What the network is told where it is told no class: `ClassifierFree(c.denoiser, scale, null=c.null)`."""
+        """The condition that stands for no class: `ClassifierFree(c.denoiser, scale, null=c.null)`."""
         return {"label": self.classes} if self.classes else {}
 
     def fingerprint(self) -> str:
@@ -105,7 +105,7 @@ def load(
     shape, classes = tuple(said["shape"]), said["classes"]
     if net is None:
         if network is None:
-            raise ValueError(f"{path} was trained around a module of one's own: in Python, give it as net=")
+            raise ValueError(f"{path} was trained around a user-defined module: in Python, give it as net=")
         net = network.build(shape, classes)
     try:
         net.load_state_dict(weights)
@@ -133,14 +133,14 @@ def _place(name: str | Path) -> Path:
     if str(name) in known:
         return known[str(name)]
     hint = registry.nearest(str(name), known) or f"; known: {', '.join(sorted(known))}, or a file .safetensors"
-    raise FileNotFoundError(f"there is no checkpoint {str(name)!r}{hint}")
+    raise FileNotFoundError(f"unknown checkpoint {str(name)!r}{hint}")
 
 
 def _schedule(path: Path, said: dict[str, Any]) -> Schedule:
     try:
         return registry.from_dict(Schedule, said)  # type: ignore[type-abstract]
     except ValueError as error:
-        raise ValueError(f"{path} was trained on a schedule of one's own: in Python, give it as schedule=") from error
+        raise ValueError(f"{path} was trained on a user-defined schedule: in Python, give it as schedule=") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -153,7 +153,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has a damaged header: {error!r}") from error
     if known != _FORMAT:
-        raise ValueError(f"{path} is of format {known}, and this version reads {_FORMAT}")
+        raise ValueError(f"{path} is of format {known}, and this version takes {_FORMAT}")
     missing = {"network", "schedule", "prediction", "shape", "classes", "names", "card"} - found.keys()
     if missing:
         raise ValueError(f"{path} has a damaged header: it lacks {', '.join(sorted(missing))}")

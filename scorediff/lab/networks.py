@@ -1,7 +1,7 @@
 """The networks of the shipped checkpoints: a small U-Net for images, and a perceptron for vectors.
 
 A `Network` is a recipe: plain numbers, written into a checkpoint, that `build` makes a module from. For larger work
-there is `DiffusersUNet`, or any module of your own.
+there is `DiffusersUNet`, or any user-defined module.
 """
 
 import math
@@ -57,7 +57,7 @@ class _Embedding(nn.Module):
         vector = self.second(F.silu(self.first(waves)))
         if self.label is None:
             if label is not None:
-                raise TypeError("this network knows no classes: drop label=")
+                raise TypeError("this network takes no classes: drop label=")
             return F.silu(vector)
         if label is None:
             label = torch.full((len(t),), self.classes, device=t.device)
@@ -83,7 +83,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Every place looks at every other one."""
+    """Self-attention over all pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -165,8 +165,14 @@ class _UNetModule(nn.Module):
 
 @dataclass(frozen=True)
 class UNet(Network):
-    """A U-Net of residual blocks: `blocks` of them on each level, of `width * multiples[level]` channels, with
-    attention on the levels from `attention_from` on. Images go in as squares of `patch` by `patch` pixels.
+    """A U-Net of residual blocks, with attention on its coarse levels; the defaults are for images of 8 by 8 pixels.
+
+    `width`: channels, a multiple of 16. `multiples`: of them, one for each level, each of half the resolution of the
+    one before. `blocks`: on each level. `patch`: pixels a side of the squares that images go in as; 1, every pixel.
+    `attention_from`: the first level with attention; the second, where images are small enough for it. `dropout`: the
+    fraction of channels left out in training; none, since small networks do not overfit.
+
+    Raises ValueError for numbers that cannot be.
     """
 
     width: int = 32
@@ -186,7 +192,7 @@ class UNet(Network):
         if self.width % 16:
             raise ValueError(f"width = {self.width}: channels come in groups of 16")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout}: a share from 0 to below 1")
+            raise ValueError(f"dropout = {self.dropout}: a fraction from 0 to below 1")
 
     def build(self, shape: Sequence[int], classes: int = 0) -> nn.Module:
         if len(shape) != 3:
@@ -220,7 +226,11 @@ class _MLPModule(nn.Module):
 
 @dataclass(frozen=True)
 class MLP(Network):
-    """A residual perceptron of `depth` layers of `width` numbers, for vectors and other small samples."""
+    """A residual perceptron, for vectors and other small samples.
+
+    `width`: numbers in a layer. `depth`: layers. The defaults learn points in the plane. Raises ValueError for numbers
+    below 1.
+    """
 
     width: int = 128
     depth: int = 4
@@ -254,7 +264,8 @@ class _DiffusersModule(nn.Module):
 
 @dataclass(frozen=True)
 class DiffusersUNet(Network):
-    """diffusers' `UNet2DModel`, made with `options` (its own keyword arguments); wants the extra `train`.
+    """diffusers' `UNet2DModel`, made with `options`, its keyword arguments (none: its defaults); wants the extra
+    `train`.
 
     Its time is the row of the table of a `VPDiscrete`, else 1000 t.
     """

@@ -19,7 +19,10 @@ __all__ = ["Shards", "batch_rounding", "sample_shards"]
 
 @dataclass(frozen=True)
 class Shards:
-    """The files of `n` samples, `size` in each but the last, in a folder: `samples-000000.npz`, ..."""
+    """Samples in files: `samples-000000.npz`, ...
+
+    `folder`: where they are. `n`: how many samples. `size`: how many in each file but the last.
+    """
 
     folder: Path
     n: int
@@ -73,7 +76,7 @@ def sample_shards(
     **options: Any,
 ) -> Shards:
     """Samples 0 .. n - 1 of one event `shape`, into files of `size` samples, those that are missing; every `parts`-th
-    file from `rank` on, for processes that share the work.
+    file from `rank` on, for processes that split the work.
 
     A file holds `samples`, `ids`, `status`, `evaluations`, and `labels` where they are given by id. It depends on
     neither the batch size nor the number of processes, but for the network's own rounding. `manifest.json` says

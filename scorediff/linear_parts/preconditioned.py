@@ -102,8 +102,8 @@ class Preconditioned(IsotropicPart):
         # R_1 sqrt(1 - (r_1/r_0)^(2 eta^2)), r_0^2/r_1^2 = 1 + (sigma_1/R_1)^2 (e^(2h) - 1)
         r = self._radius(b)
         grown = np.log1p((b.sigma / r) ** 2 * np.expm1(2 * (b.log_snr - a.log_snr)))
-        # without noise the steps may lead upwards, where there is no root
-        return r * np.sqrt(np.where(eta > 0, -np.expm1(-(eta**2) * grown), 0.0))
+        # without noise the steps may lead upwards, where there is no root, or be infinite
+        return r * np.sqrt(-np.expm1(-(eta**2) * np.where(eta > 0, grown, 0.0)))
 
     def _radius(self, level: NoiseLevel) -> np.ndarray:
         return np.hypot(level.sigma, level.alpha * self.data_std)

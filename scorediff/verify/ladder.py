@@ -53,7 +53,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Ladder:
-    """One solver on one problem, down a ladder of refinements."""
+    """One solver on one problem, down a ladder of refinements.
+
+    `solver` on the denoiser of `target` on `schedule`, guided by `guidance` where there is one: the flow where `eta` is
+    0, else the reverse SDE. `grid`: the rule that spaces the steps, a grid whose every step is refined, or None for the
+    solver's own rule. `span`: the first and the last time. `seed`: of the starts.
+    """
 
     solver: Solver
     target: Target

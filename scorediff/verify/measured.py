@@ -18,7 +18,7 @@ class Measurement:
     """What was measured of a solver on one problem.
 
     `problem`: in words. `slope`: of its errors against its steps, None where there is none. `per_step`: evaluations
-    that one more step takes, as counted; None where that varies. `skipped`: why there is no slope though nothing speaks
+    that one more step takes, as counted; None where that varies. `skipped`: why it has no slope, though nothing speaks
     against the solver. `failed`: what happened where it failed.
     """
 

@@ -149,7 +149,7 @@ def _is_stiffly(tableau: ExponentialTableau, order: int, at: np.ndarray) -> bool
 
 
 def _chain(tree: Tree) -> tuple[int, tuple[Tree, ...] | None]:
-    """How many L lead down from the root, and the branches of the N below them; None where there is no N."""
+    """How many L lead down from the root, and the branches of the N below them; None where an L ends them."""
     linear = 0
     while not tree.nonlinear:
         linear += 1

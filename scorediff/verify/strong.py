@@ -65,7 +65,7 @@ def strong_order(
     solver, one, rule = resolve(solver), checked_schedule(schedule), checked_grid(grid, t_start, t_end)
     steps = checked_steps(steps)
     if solver.adaptive:
-        raise ValueError(f"{solver!r} chooses its steps from values: there is no ladder of grids on one path")
+        raise ValueError(f"{solver!r} chooses its steps from values: it has no ladder of grids on one path")
     if any(b != 2 * a for a, b in pairwise(steps)) or len(steps) < 5:
         raise ValueError(f"steps = {tuple(steps)}: each must be twice the one before, and at least 5 are needed")
     first, last = ends(one)

@@ -26,8 +26,11 @@ def to_pixels(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """`values` of shape (N, ...): bytes, pixels from 0 to 255 that are read as -1 to 1, or floats that are read as they
-    are. `labels` of shape (N,), whole numbers from 0 on, or None; `names` of the classes, or none.
+    """A data set in memory.
+
+    `values`, of shape (N, ...): bytes, pixels from 0 to 255 that stand for -1 to 1, or floats as they are. `labels`, of
+    shape (N,): classes, whole numbers from 0 on; None without them. `names`: of the classes, empty where they have
+    none. `title`: what the data set is called in messages and on the card of a checkpoint.
 
     Raises TypeError for arrays of another kind, ValueError for none at all, for floats that are not finite, and for
     labels that are not one for each sample.
@@ -102,7 +105,7 @@ class Data:
         return Data(self.values[rows], labels, self.names or tuple(str(i) for i in range(self.classes)), self.title)
 
     def summary(self) -> dict[str, Any]:
-        """What tells this data set from another: its size, shape and classes, and a hash of its numbers."""
+        """What distinguishes this data set from another: its size, shape and classes, and a hash of its numbers."""
         mark = hashlib.sha256(np.ascontiguousarray(self.values).data)
         if self.labels is not None:
             mark.update(np.ascontiguousarray(self.labels).data)

@@ -16,8 +16,8 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", 
 
 
 def from_folder(folder: str | Path, *, size: int | None = None, gray: bool = False, progress: bool = True) -> Data:
-    """Every image under `folder`, as bytes of shape (3, H, W), or (1, H, W) where `gray`. Where all lie in folders of
-    their own, those are their classes, by name.
+    """Every image under `folder`, as bytes of shape (3, H, W), or (1, H, W) where `gray`. Where all lie in subfolders,
+    those are their classes, by name.
 
     With `size` each is scaled to that many pixels on its shorter side and cut to the square in its middle. All are read
     at once, so that a damaged one is known before anything is trained.
@@ -27,7 +27,7 @@ def from_folder(folder: str | Path, *, size: int | None = None, gray: bool = Fal
     """
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"the folder {folder} does not exist")
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not paths:
         raise ValueError(f"{folder}: no images in it; known are {', '.join(_SUFFIXES)}")
@@ -54,7 +54,7 @@ def from_file(path: str | Path) -> Data:
     """
     whole = Path(path).expanduser()
     if not whole.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"the file {path} does not exist")
     try:
         if whole.suffix.lower() == ".npy":
             arrays = {"images": np.load(whole, mmap_mode="r", allow_pickle=False)}
@@ -63,7 +63,7 @@ def from_file(path: str | Path) -> Data:
                 arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
         # numpy advises to unpickle what it does not know, which is not done here
-        words = "it is no file of numpy's" if "pickle" in str(error) else str(error)
+        words = "it is not a file of numpy's" if "pickle" in str(error) else str(error)
         raise ValueError(f"{path} cannot be read as arrays: {words}") from error
     labels = arrays.pop("labels", None)
     named: list[str] = [name for name in ("images", "samples", "x") if name in arrays] or list(arrays)

@@ -40,7 +40,7 @@ def fashion_mnist(folder: str | Path | None = None, part: str = "train") -> Data
 
 
 def holds_idx(folder: Path) -> bool:
-    """Are the images for training there?"""
+    """Whether the images for training are there."""
     return any((folder / (_FILES["train"][0] + end)).is_file() for end in ("", ".gz"))
 
 
@@ -63,7 +63,7 @@ def _read(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is damaged: {error}") from error
     axes = raw[3] if len(raw) > 3 else 0
     if raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * axes:
-        raise ValueError(f"{path} is no idx file of bytes")
+        raise ValueError(f"{path} is not an idx file of bytes")
     shape = tuple(np.frombuffer(raw, dtype=">u4", count=axes, offset=4).tolist())
     numbers = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * axes)
     if numbers.size != np.prod(shape):

@@ -22,7 +22,7 @@ def load_data(name: str | Path, *, size: int | None = None, gray: bool = False, 
     path = Path(name).expanduser()
     images = name not in NAMED and path.is_dir() and not holds_idx(path)
     if not images and (size is not None or gray):
-        raise ValueError(f"size and gray are for folders of images; {name} is none (./{name} is always a folder)")
+        raise ValueError(f"size and gray are for folders of images; {name} is not one (./{name} is always a folder)")
     if name in NAMED:
         return NAMED[str(name)]()
     if images:
@@ -32,7 +32,7 @@ def load_data(name: str | Path, *, size: int | None = None, gray: bool = False, 
     if path.suffix.lower() in (".npz", ".npy"):
         return from_file(path)
     hint = registry.nearest(str(name), NAMED) or f"; known: {', '.join(NAMED)}, a folder, a file .npz or .npy"
-    raise FileNotFoundError(f"there is no data {str(name)!r}{hint}")
+    raise FileNotFoundError(f"unknown data {str(name)!r}{hint}")
 
 
 def _digits() -> Data:

@@ -58,8 +58,8 @@ def interpolation(
     """
     solver = resolve(solver)
     ends = starts(checkpoint, 2 * rows, seed)["x"]
-    shares = torch.linspace(0, 1, places)
-    x = torch.cat([slerp(ends[2 * r], ends[2 * r + 1], shares) for r in range(rows)])
+    fractions = torch.linspace(0, 1, places)
+    x = torch.cat([slerp(ends[2 * r], ends[2 * r + 1], fractions) for r in range(rows)])
     cond = {} if label is None else {"label": torch.full((len(x),), label, device=x.device)}
     found = (
         sample(ProbabilityFlow(checkpoint.denoiser), solver=solver, x=x, cond=cond, steps=steps, progress=False)
@@ -68,26 +68,26 @@ def interpolation(
     )
     images = list(found.split(places))
     table = [
-        (r, j, float(shares[j]), float(rms(row[j : j + 1], row[j - 1 : j])[0]))
+        (r, j, float(fractions[j]), float(rms(row[j : j + 1], row[j - 1 : j])[0]))
         for r, row in enumerate(images)
         for j in range(1, places)
     ]
     words = "Between two starts on the great circle: root mean square distance of each image to the one before."
     return Experiment(
         words,
-        ("row", "place", "share", "distance"),
+        ("row", "place", "fraction", "distance"),
         tuple(table),
         lambda path: contact_sheet(path, images, ink=True, scale=_scale(checkpoint)),
     )
 
 
-def slerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Points on the great circle from `a` to `b`, each of the shape of a sample; shape (len(shares), ...).
+def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+    """Points at `fractions` of the great circle from `a` to `b`, each of the shape of a sample; (len(fractions), ...).
 
     In high dimension standard normals are all nearly as long: the straight line between two would leave them.
     """
     angle = torch.acos((a * b).sum().div(a.norm() * b.norm()).clamp(-1, 1))
-    s = shares.to(a).reshape(-1, *(1,) * a.ndim)
+    s = fractions.to(a).reshape(-1, *(1,) * a.ndim)
     if float(angle.sin()) < 1e-6:
         return a + s * (b - a)
     # (sin((1 - s) angle) a + sin(s angle) b) / sin(angle)

@@ -1,4 +1,4 @@
-"""DDIM's table (arXiv:2010.02502) on a network of one's own: quality against steps and eta; and other solvers'."""
+"""DDIM's table (arXiv:2010.02502) on a trained network: quality against steps and eta; and other solvers'."""
 
 from collections.abc import Sequence
 from pathlib import Path

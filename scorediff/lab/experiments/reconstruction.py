@@ -56,8 +56,8 @@ def reconstruction(
         figure = new_figure(5.6, 4.2)
         axes = figure.add_subplot()
         for name, look in zip(dict.fromkeys(row[0] for row in found), lines(), strict=False):
-            counts, errors = zip(*((row[1], row[3]) for row in found if row[0] == name), strict=True)
-            axes.loglog(counts, errors, marker="o", markersize=3.5, label=name, **look)
+            numbers, errors = zip(*((row[1], row[3]) for row in found if row[0] == name), strict=True)
+            axes.loglog(numbers, errors, marker="o", markersize=3.5, label=name, **look)
         plain(axes, "steps each way", "mean squared error per pixel")
         headed(axes, "Encode, then sample")
         axes.legend(frameon=False, fontsize=8)

@@ -1,4 +1,4 @@
-"""Train once, switch solvers: one checkpoint, the same starts, every solver of the shelf."""
+"""Train once, switch solvers: one checkpoint, the same starts, every solver of the package."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,9 +32,9 @@ def switching(
     """A row of `n` samples from the same starts for every solver that comes with the package, at about `budget`
     evaluations each, adaptive ones at a tolerance of 0.03; and how far each row is from the true flow of the network.
 
-    Solvers of the reverse SDE alone end elsewhere, in law the same. `solvers` names some instead of all. A solver that
-    fails, or asks for more than twenty times the budget (implicit ones ask for a Jacobian by differences), has its
-    status in the table, and no row in the picture.
+    Solvers of the reverse SDE alone end elsewhere, in the same distribution. `solvers` names some instead of all. A
+    solver that fails, or asks for more than twenty times the budget (implicit ones ask for a Jacobian by differences),
+    has its status in the table, and no row in the picture.
     """
     known = registry.names(Solver)  # type: ignore[type-abstract]
     chosen = {name: known[name] for name in known if type(known[name]).__module__.startswith("scorediff.")}
@@ -64,7 +64,7 @@ def switching(
             labels.append(f"{name}  {made.evaluations.mean():.0f}")
     words = (
         f"The same {n} starts by every solver, at about {budget} evaluations: median root mean square distance to the "
-        "true flow of the network (solvers that throw noise follow another path)."
+        "true flow of the network (solvers that draw noise follow another path)."
     )
 
     def picture(path: Path) -> None:

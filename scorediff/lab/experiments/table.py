@@ -20,7 +20,11 @@ __all__ = ["Experiment", "check_fit", "rms", "starts"]
 
 @dataclass(frozen=True)
 class Experiment:
-    """`rows` of numbers and words under `columns`, what they mean in `words`, and the picture, drawn when written."""
+    """What an experiment found.
+
+    `words`: what the numbers mean. `columns`: of the table, by name. `rows`: its numbers and words. `picture`: writes
+    the picture to a path; it is drawn when it is written.
+    """
 
     words: str
     columns: tuple[str, ...]
@@ -61,7 +65,7 @@ def check_fit(checkpoint: Checkpoint, data: Data, n: int | None = None) -> None:
     if data.shape != tuple(checkpoint.shape):
         raise ValueError(f"{data.title} has samples of shape {data.shape}, and the network takes {checkpoint.shape}")
     if checkpoint.classes and data.classes > checkpoint.classes:
-        raise ValueError(f"{data.title} has {data.classes} classes, and the network knows {checkpoint.classes}")
+        raise ValueError(f"{data.title} has {data.classes} classes, and the network takes {checkpoint.classes}")
     if n is not None and n > len(data):
         raise ValueError(f"n = {n}: {data.title} has {len(data)} samples")
 

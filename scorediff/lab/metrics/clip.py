@@ -46,8 +46,8 @@ def clip_score(
         metric.update(image.to(device), text)
         each.append(float(metric.score))  # compute() would make a negative one 0
     scores = torch.tensor(each, dtype=torch.float64)
-    spread = float(scores.std() / len(each) ** 0.5) if len(each) > 1 else float("nan")
-    return Estimate(float(scores.mean()), spread)
+    standard_error = float(scores.std() / len(each) ** 0.5) if len(each) > 1 else float("nan")
+    return Estimate(float(scores.mean()), standard_error)
 
 
 def _pooled(features: Callable[..., Any]) -> Callable[..., Tensor]:

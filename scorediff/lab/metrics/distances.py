@@ -23,9 +23,9 @@ def frechet_distance(
         first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
         root = _root(first)
         cross = np.linalg.eigvalsh(root @ second @ root)
-        spread = a.var(axis=0, ddof=1).sum() + b.var(axis=0, ddof=1).sum()
+        traces = a.var(axis=0, ddof=1).sum() + b.var(axis=0, ddof=1).sum()
         means = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
-        return np.array([means + spread - 2 * np.sqrt(np.maximum(cross, 0)).sum()])
+        return np.array([means + traces - 2 * np.sqrt(np.maximum(cross, 0)).sum()])
 
     return jackknife(statistic, *_checked(real, made), groups, strata)[0]
 
@@ -51,9 +51,9 @@ def kernel_distance(real: np.ndarray, made: np.ndarray, *, groups: int = 10) -> 
 def precision_and_recall(
     real: np.ndarray, made: np.ndarray, *, k: int = 3, groups: int = 10
 ) -> tuple[Estimate, Estimate]:
-    """The share of samples that lie among the data, and of data that lie among the samples: nearer to one of them than
-    its k-th neighbour is (arXiv:1904.06991). For some thousands of each: it holds an array of N by M. The errors are
-    upper estimates, since with samples left out the neighbours are farther too.
+    """The fraction of samples that lie among the data, and of data that lie among the samples: nearer to one of them
+    than its k-th neighbour is (arXiv:1904.06991). For some thousands of each: it holds an array of N by M. The errors
+    are upper estimates, since with samples left out the neighbours are farther too.
     """
 
     def statistic(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -10,8 +10,11 @@ __all__ = ["Estimate", "jackknife"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """`value`, its standard `error` over draws of the samples, and its `bias`: by how much it is too large, on
-    the mean, because the samples are finitely many. Between two sets of one law the error is an upper estimate.
+    """A number estimated from samples.
+
+    `value`: the number. `error`: its standard error over draws of the samples. `bias`: by how much it is too large, on
+    the mean, because the samples are finitely many; 0 where that is not estimated. Between two sets of one distribution
+    the error is an upper estimate.
     """
 
     value: float
@@ -32,15 +35,15 @@ def jackknife(
 ) -> list[Estimate]:
     """What `statistic(a, b)` returns, with error and bias from leaving out one of `groups` parts of both at a time.
 
-    `strata` of shape (len(b),) are classes of which `b` has as many samples as it was told to: every part has its share
-    of each, since their numbers do not vary.
+    `strata` of shape (len(b),) are classes of which `b` has numbers that were given: every part has the same
+    fraction of each, since those do not vary.
 
     Raises ValueError for sets of fewer than two samples a group.
     """
     if groups < 2:
         raise ValueError(f"groups = {groups}: at least 2 are needed")
     if min(len(a), len(b)) < 2 * groups:
-        raise ValueError(f"{len(a)} and {len(b)} samples cannot be told apart in {groups} groups: take more samples")
+        raise ValueError(f"{len(a)} and {len(b)} samples cannot be split into {groups} groups: take more samples")
     # at random: samples may come sorted by class, or with their classes in turn
     draw = np.random.default_rng(0)
     p, q = (draw.permutation(len(x)) % groups for x in (a, b))

@@ -42,7 +42,7 @@ def features(
             raise ValueError(f"the extractor made {what} of {len(batch)} images: one row for each is wanted")
         found.append(made.flatten(1).double().cpu().numpy())
     if not found:
-        raise ValueError("there are no images to take features of")
+        raise ValueError("give at least one image to take features of")
     return np.concatenate(found)
 
 
@@ -85,7 +85,7 @@ class Classifier(nn.Module):
 
 
 def fit_classifier(data: Data, *, held_out: int = 256, epochs: int = 10, seed: int = 0) -> tuple[Classifier, float]:
-    """A classifier of labelled images, and the share of `held_out` ones that it tells."""
+    """A classifier of labelled images, and the fraction of `held_out` ones that it recognizes."""
     if data.labels is None or len(data.shape) != 3:
         raise ValueError(f"{data.title}: a classifier wants labelled images")
     train, test = (data.take(rows) for rows in data.split(held_out, seed))
@@ -125,7 +125,7 @@ def classifier(name: str | Path) -> Classifier:
     path = known.get(str(name), Path(name).expanduser())
     if not path.is_file():
         hint = registry.nearest(str(name), known) or f"; known: {', '.join(sorted(known))}, or a file .safetensors"
-        raise FileNotFoundError(f"there is no classifier {str(name)!r}{hint}")
+        raise FileNotFoundError(f"unknown classifier {str(name)!r}{hint}")
     try:
         weights, said = read_tensors(path)
         card = json.loads(said["classifier"])
@@ -137,14 +137,14 @@ def classifier(name: str | Path) -> Classifier:
 
 
 def inception(weights: str | Path | None = None) -> Extractor:
-    """The 2048 numbers of Inception's last pooling layer, with FID's own weights, through torchmetrics.
+    """The 2048 numbers of Inception's last pooling layer, with the weights of FID, through torchmetrics.
 
     `weights` is the file of them, `pt_inception-2015-12-05-6726825d.pth`; without it torch-fidelity looks where it
     keeps them. Raises ModuleNotFoundError without torchmetrics and torch-fidelity, FileNotFoundError where there is no
     such file.
     """
     if weights is not None and not Path(weights).expanduser().is_file():
-        raise FileNotFoundError(f"there are no weights {weights}: give the file of Inception's")
+        raise FileNotFoundError(f"cannot find the weights {weights}: give the file of Inception's")
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 

@@ -1,4 +1,4 @@
-"""Training a network as a denoiser: what is drawn, what a mistake costs, what is averaged, and the run that does it."""
+"""Training a network as a denoiser: what is drawn, how errors weigh, what is averaged, and the run itself."""
 
 from scorediff.lab.training.ema import PowerAverage, reconstruct
 from scorediff.lab.training.loop import TrainingError, train

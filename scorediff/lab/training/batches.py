@@ -12,12 +12,16 @@ from scorediff.noise import start_noise
 
 __all__ = ["Batch", "Batches"]
 
-_ORDER = 2**63  # a stream of its own for the order of an epoch
+_ORDER = 2**63  # the first key of a separate stream, for the order of an epoch
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Data and noise of shape (B, ...), float32; times float64 of shape (B,); labels of shape (B,) or None."""
+    """What one step of training sees.
+
+    `x0`: data, and `noise`: standard normals, float32 of shape (B, ...). `t`: times, float64 of shape (B,). `label`:
+    classes, int64 of shape (B,), the number of classes for a label that is withheld; None without labels.
+    """
 
     x0: Tensor
     noise: Tensor
@@ -28,7 +32,7 @@ class Batch:
 class Batches:
     """Part `rank` of `parts` of the batches of a run over `data`, or some `rows` of it.
 
-    Epoch after epoch in an order of its own; times spread evenly over their law within a batch, which makes the loss
+    Every epoch has another order; the times of a batch are spaced evenly over their distribution, which makes the loss
     less noisy (arXiv:2107.00630).
     """
 
@@ -36,11 +40,11 @@ class Batches:
         self, data: Data, recipe: Recipe, rank: int = 0, parts: int = 1, rows: np.ndarray | None = None
     ) -> None:
         if recipe.batch % parts:
-            raise ValueError(f"a batch of {recipe.batch} cannot be shared by {parts} processes: take a multiple")
+            raise ValueError(f"a batch of {recipe.batch} cannot be split among {parts} processes: take a multiple")
         self._data, self._recipe = data, recipe
         self._of = np.arange(len(data)) if rows is None else rows
-        share = recipe.batch // parts
-        self._mine = slice(rank * share, (rank + 1) * share)
+        size = recipe.batch // parts
+        self._mine = slice(rank * size, (rank + 1) * size)
         self._orders: dict[int, np.ndarray] = {}
 
     def at(self, step: int) -> Batch:

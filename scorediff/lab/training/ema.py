@@ -1,4 +1,4 @@
-"""AveragePooling of weights over training, and averages of another width made of them afterwards (arXiv:2312.02696)."""
+"""Averages of weights over training, and averages of another width made of them afterwards (arXiv:2312.02696)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def power(std: float) -> float:
     Raises ValueError for a width outside (0, 0.288): that of weights that are all alike is 1 / sqrt(12).
     """
     if not 0 < std < 12**-0.5:
-        raise ValueError(f"an average of width {std}: a share of the run, above 0 and below {12**-0.5:.3f}")
+        raise ValueError(f"an average of width {std}: a fraction of the run, above 0 and below {12**-0.5:.3f}")
     # std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)); polynomial in gamma, one root above 0
     roots = np.roots([1, 7, 16 - std**-2, 12 - std**-2])
     return float(np.max(roots.real[np.abs(roots.imag) < 1e-9]))
@@ -54,7 +54,8 @@ class PowerAverage:
 
 
 def mixture(kept: Sequence[tuple[float, float]], std: float, at: float) -> np.ndarray:
-    """What each of some averages, `(width, step)`, weighs in the best copy of the average of width `std` at step `at`.
+    """The weight of each of some averages, `(width, step)`, in the best copy of the average of width `std` at step
+    `at`.
 
     Least squares over the weights that the averages give to every moment of the run, in closed form, scaled to sum to
     1. Raises ValueError where the best copy is off by more than a twentieth (root mean square over the run, relative).
@@ -94,15 +95,15 @@ def reconstruct(run: str | Path, std: float, step: int | None = None, *, net: nn
         )
     files = {t: path for t, path in files.items() if t <= at}
     checkpoint = load(folder, net=net)
-    shares = iter(mixture([(w, t) for t in files for w in KEPT], std, at))
+    weights = iter(mixture([(w, t) for t in files for w in KEPT], std, at))
     total: dict[str, Tensor] = {}
     for path in files.values():
         tensors, _ = read_tensors(path)
         for width in KEPT:
-            share = float(next(shares))
+            weight = float(next(weights))
             for name, w in checkpoint.net.state_dict().items():
                 if w.is_floating_point():
-                    total[name] = total.get(name, 0) + tensors[f"{width}/{name}"].double() * share
+                    total[name] = total.get(name, 0) + tensors[f"{width}/{name}"].double() * weight
     checkpoint.net.load_state_dict(total, strict=False)
     card = {key: value for key, value in checkpoint.card.items() if not key.startswith("held_out")}
     return dataclasses.replace(checkpoint, card={**card, "average": std, "step": at})

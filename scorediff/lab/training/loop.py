@@ -47,14 +47,14 @@ def train(
 ) -> Checkpoint:
     """Train a network on `data`, or go on where the run in the folder `out` was left; the checkpoint it makes.
 
-    The network is the recipe's, or `net`, a module `(x, t, label=None)` of your own. A run that is killed and called
+    The network is the recipe's, or `net`, any module `(x, t, label=None)`. A run that is killed and called
     again with the same arguments gives the same weights, to the rounding of the device. Every `save_every` steps it
     writes what it would go on from, the checkpoint with the averaged weights so far, and the held-out loss; every
     `picture_every` steps a sheet of samples; `averages` times in the run what `reconstruct` makes averages of another
     width of. Under `torchrun` or `accelerate launch` the processes share each batch. Wants the extra `train`.
 
     `callback(step, loss)` is called after every step. Raises ValueError for a recipe that does not fit the data or the
-    folder, TrainingError where the loss or its gradient is no number.
+    folder, TrainingError where the loss or its gradient is not a number.
     """
     recipe = recipe or Recipe()
     for name, value, least in (
@@ -66,7 +66,7 @@ def train(
             raise ValueError(f"{name} = {value}: {least} or more")
     if picture_every and (len(data.shape) != 3 or data.shape[0] not in (1, 3)):
         raise ValueError(
-            f"picture_every = {picture_every}: samples of shape {data.shape} are no images of 1 or 3 channels"
+            f"picture_every = {picture_every}: samples of shape {data.shape} are not images of 1 or 3 channels"
         )
     with _accelerator(recipe, cpu) as accelerator, _own_randomness(accelerator.device):
         training = _Training(data, out, recipe, net, accelerator)

@@ -19,7 +19,7 @@ class Run:
     """`config.json`: recipe and data; `state.safetensors`: where training goes on from; `model.safetensors`: the
     checkpoint; `log.csv`; `samples-STEP.png`; `averages-STEP.safetensors`, see `PowerAverage`.
 
-    Locked while it is held, until `close`; a process that is killed holds nothing. Raises ValueError for a folder that
+    Locked until `close`; a process that is killed leaves no lock. Raises ValueError for a folder that
     another process holds, or that holds the state of a run of another configuration, naming what differs.
     """
 

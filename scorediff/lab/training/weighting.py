@@ -1,4 +1,4 @@
-"""What a mistake of the network costs, at each time."""
+"""The weight of an error of the network in the loss, at each time."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ class Weighting(ABC):
 
     @abstractmethod
     def __call__(self, schedule: Schedule, prediction: Prediction, t: np.ndarray) -> Any:
-        """What the square of an error in the network's output weighs, `w(t)`."""
+        """`w(t)`: the weight of the square of an error in the network's output."""
 
 
 @dataclass(frozen=True)
 class _OfNoise(Weighting):
-    """One that is said of the noise, whatever the network predicts."""
+    """A weight of errors in the noise, whatever the network predicts."""
 
     @abstractmethod
     def of_noise(self, schedule: Schedule, t: np.ndarray) -> Any:
-        """What the square of an error in the noise weighs."""
+        """The weight of the square of an error in the noise."""
 
     def __call__(self, schedule: Schedule, prediction: Prediction, t: np.ndarray) -> Any:
         # noise = r x + s output
@@ -45,7 +45,7 @@ class SimpleWeighting(_OfNoise):
 
 @dataclass(frozen=True)
 class MinSNRWeighting(_OfNoise):
-    """`min(SNR, gamma)` for an error in the data (arXiv:2303.09556)."""
+    """`min(SNR, gamma)` for an error in the data; `gamma` is 5 in its paper (arXiv:2303.09556)."""
 
     gamma: float = 5.0
 
@@ -70,7 +70,7 @@ class LikelihoodWeighting(_OfNoise):
 
 @dataclass(frozen=True)
 class OutputWeighting(Weighting):
-    """1 for an error in the network's own output: with `EDMPrediction` that of arXiv:2206.00364, with `FlowPrediction`
+    """1 for an error in the network's output: with `EDMPrediction` that of arXiv:2206.00364, with `FlowPrediction`
     flow matching, with `VPrediction` SNR + 1 for the data.
     """
 
