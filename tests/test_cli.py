@@ -422,7 +422,7 @@ def test_guidance_is_the_scale_of_a_network_that_knows_classes(here):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("inspect digits", "whose denoiser is exact"),
+        ("inspect digits", "a target whose denoiser is exact"),
         ("inspect nothing-of-that-name", "unknown model"),
         ("inspect fashion-unet --data digits", "data of shape"),
         ("inspect fashion-unet --prompt cat", "not a pipeline of diffusers"),
