@@ -1,12 +1,12 @@
 """The driver: one problem, one solver, one state, carried along one grid."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from scorediff._core.progress import bar
 from scorediff.denoiser import DenoiserBase
 from scorediff.noise import BrownianPath, IndependentNoise, Noise
 from scorediff.problems import Problem
@@ -101,11 +101,12 @@ def carry(
     counter = cast(CountingDenoiser, watched.denoiser)
     increments = _noise(solver, noise)(seed, x, ids)
     record = Record(x, grid, plan.save)
-    with torch.set_grad_enabled(grad), _bar(progress, grid.steps, solver) as advance:
+    total = None if solver.adaptive else grid.steps
+    with torch.set_grad_enabled(grad), bar(progress, total, unit="step", label=solver.name) as steps:
         # a copy: a user-defined body may go on in place
         for step in solver.run(watched, x.clone(), grid, increments):
             record(step)
-            advance(1)
+            steps.advance()
             if callback is not None:
                 callback(Step(*step))
         sample = record.x if plan.terminal is None else plan.terminal(watched, grid.end, record.x)
@@ -141,21 +142,3 @@ def _check_state(x: Tensor) -> None:
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero()
         if len(bad):
             raise ValueError(f"sample {int(bad[0])} of the start is not finite")
-
-
-class _bar:
-    """A progress bar on a terminal, nothing elsewhere; tqdm is imported only where it shows."""
-
-    def __init__(self, wanted: bool, steps: int, solver: Solver) -> None:
-        self._bar: Any = None
-        if wanted and sys.stderr is not None and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=None if solver.adaptive else steps, desc=solver.name, unit="step", leave=False)
-
-    def __enter__(self) -> Callable[[int], Any]:
-        return (lambda n: None) if self._bar is None else self._bar.update
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -124,6 +124,8 @@ class ExponentialAdamsPECE(_AdamsMoulton):
 class DEIS(_Adams):
     """DEIS tAB: the noise as a polynomial in time through k nodes, order k (arXiv:2204.13902). The paper counts k - 1.
 
+        x_s / alpha_s = x_t / alpha_t + sum_j C_j E_j,   C_j = INT l_j d(sigma / alpha), l_j in time
+
     Its weights are integrated to rounding.
 
     `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
@@ -141,6 +143,8 @@ class DEIS(_Adams):
 class LMS(_Adams):
     """The linear multistep method of Karras' sigma: the noise as a polynomial in sigma/alpha through k nodes, order k.
 
+        x_s / alpha_s = x_t / alpha_t + sum_j C_j E_j,   C_j = INT l_j d(sigma / alpha), l_j in sigma / alpha
+
     DEIS calls it rho-AB.
 
     `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
@@ -157,6 +161,11 @@ class LMS(_Adams):
 @dataclass(frozen=True)
 class SASolver(_AdamsMoulton):
     """SA-Solver (arXiv:2309.05019): stochastic Adams in data form; tau is the problem's eta, a function of time too.
+
+        x_s = (sigma_s / sigma_t) e^(-tau^2 h) x_t + alpha_s (1 + tau^2) sum_j w_j D_j
+              + sigma_s sqrt(1 - e^(-2 tau^2 h)) z
+
+    w_j the integrals of Lagrange's polynomials against e^(-(1 + tau^2)(h - u)).
 
     The predictor uses `k` evaluations, the corrector `corrector_k` of them and the new one, and the same noise; with 0
     the predictor stands alone. Weak order 2; on the flow the order of the deterministic method.

@@ -29,6 +29,8 @@ class _ExactNoise(ExponentialRungeKutta):
 class SDEDPMSolverPPSinglestep(_ExactNoise):
     """SDE-DPM-Solver++ 2S: data form, two stages, any eta; k-diffusion's "DPM++ SDE", with its noises on one path.
 
+        x_s = propagator x_t + integral_weight h phi_1(z) D_u + noise,   u at the middle of the step, z = -(1 + eta^2) h
+
     `part`: the linear part that is taken out, the data by default.
     """
 
@@ -40,6 +42,8 @@ class SDEDPMSolverPPSinglestep(_ExactNoise):
 @dataclass(frozen=True)
 class SEEDS(_ExactNoise):
     """SEEDS-2 and -3 (arXiv:2305.14267): noise form, exact noise, `k` stages, any eta. SEEDS-1 is SDE-DPM-Solver-1.
+
+        x_s = propagator x_t + integral_weight h sum_j b_j(z) E_j + noise,   z = h, b_j as in DPM-Solver-2S and -3S
 
     `part`: the linear part that is taken out, the noise by default.
     """

@@ -32,6 +32,12 @@ class DPMSolverSinglestep(ExponentialRungeKutta):
     """DPM-Solver-2S and -3S in noise form (arXiv:2206.00927), and DPM-Solver++ 2S and 3S in data form
     (arXiv:2211.01095). `k` is the number of stages, and the order.
 
+        u = propagator x_t + integral_weight (h/2) phi_1(z/2) M_t
+        x_s = propagator x_t + integral_weight h phi_1(z) M_u
+
+    for k = 2, u at the middle of the step in log-SNR and z = kappa h (algorithm 1 of the first, with r_1 = 1/2); k = 3
+    has u at thirds of it, and phi_2 of the differences.
+
     `part`: the linear part that is taken out, the data by default.
     """
 
@@ -59,6 +65,8 @@ class RES(ExponentialRungeKutta):
     """The refined exponential solvers RES-2 and RES-3 (arXiv:2308.02157), `k` stages: phi_2 where DPM-Solver-2S has
     phi_1/2.
 
+        x_s = propagator x_t + integral_weight h [(phi_1 - 2 phi_2) M_t + 2 phi_2 M_u],   u at the middle, k = 2
+
     `part`: the linear part that is taken out, the data by default.
     """
 
@@ -80,6 +88,8 @@ class RES(ExponentialRungeKutta):
 class DPM2(ExponentialRungeKutta):
     """k-diffusion's DPM2: the output at the middle of the log-SNR for the whole step, in noise form (arXiv:2206.00364,
     algorithm 2 with another midpoint).
+
+        x_s = (alpha_s / alpha_t) x_t - sigma_s (e^h - 1) E_u,   u at the middle of the step in log-SNR
 
     `part`: the linear part that is taken out, the noise by default.
     """

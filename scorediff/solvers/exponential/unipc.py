@@ -18,7 +18,11 @@ class UniPC(Multistep):
     """UniPC-k with B_1(h) = h or B_2(h) = e^h - 1, k = 1 .. 4, in data form (arXiv:2302.04867); order k + 1.
 
     Predictor and corrector have the weights that `sum_j r_j^(m-1) rho_j = h phi_(m+1)(h) m! / B(h)`, m = 1, 2, ...,
-    gives the differences `(D_j - D_0) / r_j` (9). From three evaluations on B falls out, and the step is
+    gives the differences `(D_j - D_0) / r_j`:
+
+        x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^(-h)) D_0 + alpha_s B(h) sum_j rho_j (D_j - D_0) / r_j
+
+    From three evaluations on B falls out, and the step is
     `ExponentialAdamsMoulton`'s; at k = 2 the predictor and at k = 1 the corrector have the paper's weight 1/2 instead.
     The last step is not corrected. "published" is the reference's default: a start of lower order, and a lower order at
     the end, which together leave order 2.
