@@ -18,7 +18,7 @@ from scorediff.linear_parts import (
     Preconditioned,
     VarianceKernel,
 )
-from scorediff.solvers import Exact
+from scorediff.solvers import AdaptiveSDE, Exact, ExponentialRungeKutta32, ExponentialRungeKutta43
 from scorediff.solvers.exponential.engine import ExponentialIntegrator
 
 SCHEDULE = sd.VPLinear()
@@ -74,6 +74,30 @@ def test_a_part_of_several_variances_solves_their_gaussian_in_one_step(solver):
     x = target.at(SCHEDULE, 1.0).sample(5)
     found = sd.solve(target.denoiser(SCHEDULE), x, replace(solver, part=part), steps=1).x
     torch.testing.assert_close(found, target.flow(SCHEDULE, 1.0, SCHEDULE.t_end, x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "solver", [ExponentialRungeKutta32(1e-3), ExponentialRungeKutta43(1e-3), AdaptiveSDE(1e-2)], ids=label
+)
+def test_adaptive_solvers_take_a_part_of_several_variances(solver):
+    covariance = torch.diag(torch.tensor([1.0, 0.25, 0.5], dtype=torch.float64))
+    mean = torch.tensor([0.5, -0.5, 1.0])
+    part = GaussianPart(mean, torch.eye(3)[:, 1:], torch.tensor([0.25, 0.5]), 1.0)
+    target = sd.targets.Gaussian(mean, covariance)
+    x = target.at(SCHEDULE, 0.9).sample(5)
+    found = sd.solve(target.denoiser(SCHEDULE), x, replace(solver, part=part), t_start=0.9).check()
+    # nothing is left to be wrong about, and steps grow as fast as they may
+    assert found.error.max() < 1e-9
+    assert found.evaluations.sum() < sd.solve(target.denoiser(SCHEDULE), x, solver, t_start=0.9).evaluations.sum()
+    if eta_of(solver) == 0:
+        torch.testing.assert_close(found.x, target.flow(SCHEDULE, 0.9, SCHEDULE.t_end, x), rtol=1e-10, atol=1e-10)
+    # and equal variances are one
+    several = GaussianPart(torch.zeros(3), torch.eye(3)[:, :1], [0.49], 0.49)
+    one, other = (
+        sd.solve(MIXTURE.denoiser(SCHEDULE), x, replace(solver, part=p), t_start=0.9, seed=1).x
+        for p in (several, Preconditioned(0.7))
+    )
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 # --- one family ---

@@ -1,7 +1,7 @@
 """Embedded pairs of exponential Runge-Kutta methods, with an error held per sample: nothing is remembered."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from scorediff._core.arrays import positive
 from scorediff._core.states import per_sample
-from scorediff.linear_parts import DataPart, IsotropicPart, NoiseLevel
+from scorediff.linear_parts import DataPart, LinearPart, NoiseLevel
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, IController
-from scorediff.solvers.adaptive.rows import left_of, put, rms, take
+from scorediff.solvers.adaptive.rows import join_at, left_of, put, rms, split_at, take
 from scorediff.solvers.adaptive.run import AdaptiveRun, Trial, check_controller
 from scorediff.solvers.adaptive.segments import SUM_OF_STEPS, Segments, error_weight
 from scorediff.solvers.adaptive.stepping import Proposal, Stepping
@@ -25,7 +25,7 @@ from scorediff.solvers.exponential.engine import check_kind
 from scorediff.solvers.exponential.etd import KROGSTAD43
 from scorediff.solvers.exponential.runge_kutta import weight_of
 from scorediff.solvers.exponential.singlestep import ERK3
-from scorediff.solvers.exponential.tableau import ExponentialTableau
+from scorediff.solvers.exponential.tableau import ExponentialTableau, Phi
 from scorediff.spacings import Grid
 
 __all__ = ["ExponentialRungeKutta32", "ExponentialRungeKutta43"]
@@ -42,14 +42,14 @@ class _ExponentialPair(AdaptiveSolver):
     rtol: float = 1e-3
     atol: float = 0.0
     data_std: float = 1.0
-    part: IsotropicPart = field(default=DataPart(), kw_only=True)
+    part: LinearPart = field(default=DataPart(), kw_only=True)
     controller: Controller = field(default=IController(grow=3.0), kw_only=True)
     estimates = SUM_OF_STEPS
     #: What the sum of a run's local errors is multiplied with, so that it is not below the truth for 95 % of samples.
     calibration: ClassVar[float]
 
     def __post_init__(self) -> None:
-        check_kind(self, "part", IsotropicPart, "NoisePart()")
+        check_kind(self, "part", LinearPart, "NoisePart()")
         check_controller(self)
         object.__setattr__(self, "data_std", positive("data_std", self.data_std, "the data's standard deviation"))
 
@@ -83,7 +83,8 @@ class _Run(AdaptiveRun):
         # that at the start of a step is there already, or counted when it is made
         self.cost = len(self.tableau.c) - 1
         self.allowed = solver.atol + solver.rtol * self.data_std
-        self.x, self.first, self.missing = x, torch.zeros_like(x), np.ones(len(x), dtype=bool)
+        self.x, self.missing = x, np.ones(len(x), dtype=bool)
+        self.first = [torch.zeros_like(v) for v in split_at(self.part, x, 0.0)]
         stepping.order[:] = solver.order
         # 1 in log-SNR at a tolerance of 1
         stepping.h[:] = np.sign(stepping.left) * np.minimum(self.allowed ** (1 / solver.order), np.abs(stepping.left))
@@ -95,11 +96,11 @@ class _Run(AdaptiveRun):
         if self.missing[rows].any():
             some = rows[self.missing[rows]]
             found = self._evaluated(self.stepping.here(some), take(self.x, some), some)
-            self.first = put(self.first, some, found)
+            self.first = [put(old, some, new) for old, new in zip(self.first, found, strict=True)]
             self.stepping.evaluations[some] += 1
 
     def attempt(self, step: Proposal) -> Trial:
-        new, last, difference = self._stages(step, take(self.x, step.rows), take(self.first, step.rows))
+        new, last, difference = self._stages(step, take(self.x, step.rows), [take(v, step.rows) for v in self.first])
         local = rms(difference) * error_weight(self.problem.schedule, step.t, self.data_std)
         factor = self.stepping.step_factor(step.rows, local / self.allowed, self.tableau.order)
         return Trial(local / self.allowed, local, factor, (new, last))
@@ -112,41 +113,54 @@ class _Run(AdaptiveRun):
         if last is None:
             self.missing[moved] = True
         else:
-            self.first = put(self.first, moved, take(last, which))
+            self.first = [put(old, moved, take(v, which)) for old, v in zip(self.first, last, strict=True)]
         return iter(())
 
     def restart(self, rows: np.ndarray) -> None:
         self.missing[rows] = True
 
-    def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> Tensor:
+    def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> list[Tensor]:
         """What the linear part leaves of the evaluation of some states."""
         output = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
-        return left_of(self.part, output, NoiseLevel.at(self.problem.schedule, t), x)
+        return left_of(self.part, output, NoiseLevel.at(self.problem.schedule, t))
 
-    def _stages(self, step: Proposal, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _stages(self, step: Proposal, x: Tensor, first: list[Tensor]) -> tuple[Tensor, list[Tensor] | None, Tensor]:
         """The state after a step, what is left of the evaluation there if it was made, and the difference of the two
         results.
         """
-        tableau, part, stepping, rows = self.tableau, self.part, self.stepping, step.rows
-        schedule, eta, h = self.problem.schedule, np.zeros(len(rows)), step.h
+        tableau, part, stepping, rows, h = self.tableau, self.part, self.stepping, step.rows, step.h
+        schedule = self.problem.schedule
         start = NoiseLevel.at(schedule, stepping.t[rows])
-        outputs, state = [first], x
+        outputs, parts = [first], split_at(part, x, start.alpha)
         # a last stage that is the result is not made again
         rows_of = tableau.rows[:-1] if tableau.first_same_as_last else tableau.rows
         for c, row in zip((*tableau.c[1:], 1.0), rows_of, strict=False):
             t = step.t if c == 1 else stepping.time(rows, stepping.s[rows] + c * h)
             level = NoiseLevel.at(schedule, t)
-            # u_i = propagator x_0 + integral_weight h sum_j a_ij M_j
-            kernel, weight = part.kernel(level, eta), part.integral_weight(level, eta) * h
-            state = x * per_sample(part.propagator(start, level, eta), x)
-            for w, output in zip(row, outputs, strict=False):
-                state = state + output * per_sample(weight * weight_of(w, kernel, h), x)
+            stages = [self._stage(n, (start, level), row, v, outputs, h) for n, v in enumerate(parts)]
+            state = join_at(part, stages, level.alpha, x)
             if len(outputs) < len(tableau.c):
                 outputs.append(self._evaluated(step.evaluate if c == 1 else t, state, rows))
-        difference = torch.zeros_like(x)
-        for w, output in zip(tableau.difference, outputs, strict=True):
-            difference = difference + output * per_sample(weight * weight_of(w, kernel, h), x)
-        return state, outputs[-1] if tableau.first_same_as_last else None, difference
+        nothing = [torch.zeros_like(v) for v in parts]
+        apart = [self._stage(n, (level, level), tableau.difference, v, outputs, h) for n, v in enumerate(nothing)]
+        return state, outputs[-1] if tableau.first_same_as_last else None, join_at(part, apart, 0.0, x)
+
+    def _stage(
+        self,
+        n: int,
+        ends: tuple[NoiseLevel, NoiseLevel],
+        row: Sequence[Phi],
+        x: Tensor,
+        outputs: list[list[Tensor]],
+        h: np.ndarray,
+    ) -> Tensor:
+        """`u = propagator x_0 + integral_weight h sum_j a_j M_j` for the part of variance n."""
+        one, (start, end), eta = self.part.components[n], ends, np.zeros(len(h))
+        kernel, weight = one.kernel(end, eta), one.integral_weight(end, eta) * h
+        state = x * per_sample(one.propagator(start, end, eta), x)
+        for w, output in zip(row, outputs, strict=False):
+            state = state + output[n] * per_sample(weight * weight_of(w, kernel, h), x)
+        return state
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from scorediff._core.states import per_sample, row_mean_on_host
-from scorediff.linear_parts import IsotropicPart, NoiseLevel
+from scorediff.linear_parts import LinearPart, NoiseLevel
 
-__all__ = ["left_of", "put", "restore", "rms", "take"]
+__all__ = ["join_at", "left_of", "put", "restore", "rms", "split_at", "take"]
 
 
 def rms(v: Tensor) -> np.ndarray:
@@ -39,13 +39,33 @@ def put(whole: Tensor, rows: np.ndarray, part: Tensor) -> Tensor:
     return whole
 
 
-def left_of(part: IsotropicPart, output: Sequence[Tensor], level: NoiseLevel, x: Tensor) -> Tensor:
-    """What a linear part leaves of an evaluation at the states `x`, as memory of its own: a user-defined denoiser may
-    write into its output when it is called again.
+def split_at(part: LinearPart, x: Tensor, alpha: np.ndarray | float) -> tuple[Tensor, ...]:
+    """The states `x` as one part for each variance, at alpha of each sample, shape (B,)."""
+    return part.split_apart(x, _column(alpha, x))
+
+
+def join_at(part: LinearPart, parts: Sequence[Tensor], alpha: np.ndarray | float, like: Tensor) -> Tensor:
+    """The states again."""
+    return part.join_apart(parts, _column(alpha, like), like)
+
+
+def left_of(part: LinearPart, output: Sequence[Tensor], level: NoiseLevel) -> list[Tensor]:
+    """What a linear part leaves of an evaluation, for each of its variances, as memory of its own: a user-defined
+    denoiser may write into its output when it is called again.
     """
-    on_data, on_noise = part.on(level)
-    if not on_noise.any():
-        return output[0].clone()
-    if not on_data.any():
-        return output[1].clone()
-    return output[0] * per_sample(on_data, x) + output[1] * per_sample(on_noise, x)
+    found = []
+    for one, data, noise in zip(
+        part.components, split_at(part, output[0], 1.0), split_at(part, output[1], 0.0), strict=True
+    ):
+        on_data, on_noise = one.on(level)
+        if not on_noise.any():
+            found.append(data.clone())
+        elif not on_data.any():
+            found.append(noise.clone())
+        else:
+            found.append(data * per_sample(on_data, data) + noise * per_sample(on_noise, noise))
+    return found
+
+
+def _column(alpha: np.ndarray | float, x: Tensor) -> Tensor:
+    return torch.from_numpy(np.broadcast_to(np.asarray(alpha, dtype=np.float64), (len(x),)).copy()).to(x)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from scorediff._core.arrays import positive
 from scorediff._core.states import per_sample
-from scorediff.linear_parts import DataPart, IsotropicPart, NoiseLevel
+from scorediff.linear_parts import DataPart, LinearPart, NoiseLevel
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
 from scorediff.solvers.adaptive.controller import Controller, IController
-from scorediff.solvers.adaptive.rows import left_of, put, rms, take
+from scorediff.solvers.adaptive.rows import join_at, left_of, put, rms, split_at, take
 from scorediff.solvers.adaptive.run import AdaptiveRun, Trial, check_controller
 from scorediff.solvers.adaptive.segments import SUM_OF_STEPS, Segments, error_weight
 from scorediff.solvers.adaptive.stepping import Proposal, Stepping
@@ -52,7 +52,7 @@ class AdaptiveSDE(AdaptiveSolver):
     rtol: float = 1e-2
     atol: float = 0.0
     data_std: float = 1.0
-    part: IsotropicPart = field(default=DataPart(), kw_only=True)
+    part: LinearPart = field(default=DataPart(), kw_only=True)
     controller: Controller = field(default=IController(safety=0.8, grow=3.0), kw_only=True)
     estimates = SUM_OF_STEPS
     one_step = False
@@ -64,7 +64,7 @@ class AdaptiveSDE(AdaptiveSolver):
     calibration: ClassVar[float] = 0.5
 
     def __post_init__(self) -> None:
-        check_kind(self, "part", IsotropicPart, "DataPart()")
+        check_kind(self, "part", LinearPart, "DataPart()")
         check_controller(self)
         object.__setattr__(self, "data_std", positive("data_std", self.data_std, "the data's standard deviation"))
 
@@ -99,7 +99,9 @@ class _Run(AdaptiveRun):
         self.stepping.h = np.clip(self.stepping.h, -_LONGEST, _LONGEST)
 
     def attempt(self, step: Proposal) -> Trial:
-        new, output, correction = self._corrected(step, take(self.x, step.rows), take(self.output, step.rows))
+        new, output, correction = self._corrected(
+            step, take(self.x, step.rows), [take(v, step.rows) for v in self.output]
+        )
         local = rms(correction) * error_weight(self.problem.schedule, step.t, self.data_std)
         factor = self.stepping.step_factor(step.rows, local / self.allowed, _LOCAL_ORDER)
         return Trial(local / self.allowed, local, factor, (new, output))
@@ -107,31 +109,37 @@ class _Run(AdaptiveRun):
     def move(self, step: Proposal, good: np.ndarray, trial: Trial) -> Iterator[Step]:
         moved, which = step.rows[good], np.flatnonzero(good)
         new, output = trial.state
-        self.x, self.output = put(self.x, moved, take(new, which)), put(self.output, moved, take(output, which))
+        self.x = put(self.x, moved, take(new, which))
+        self.output = [put(old, moved, take(v, which)) for old, v in zip(self.output, output, strict=True)]
         return iter(())
 
     def restart(self, rows: np.ndarray) -> None:
         output = self._evaluated(self.stepping.here(rows), take(self.x, rows), rows)
-        self.output = put(self.output, rows, output)
+        self.output = [put(old, rows, new) for old, new in zip(self.output, output, strict=True)]
         self.stepping.evaluations[rows] += 1
 
-    def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> Tensor:
+    def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> list[Tensor]:
         """What the linear part leaves of the evaluation of some states."""
         output = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
-        return left_of(self.part, output, NoiseLevel.at(self.problem.schedule, t), x)
+        return left_of(self.part, output, NoiseLevel.at(self.problem.schedule, t))
 
-    def _corrected(self, step: Proposal, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _corrected(self, step: Proposal, x: Tensor, outputs: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         """The corrected state after a step, what is left of the evaluation at the predicted one, and the correction."""
         part, schedule, stepping, rows = self.part, self.problem.schedule, self.stepping, step.rows
         eta = np.array([self.problem.eta_at(t) for t in stepping.t[rows]])
         start, end = NoiseLevel.at(schedule, stepping.t[rows]), NoiseLevel.at(schedule, step.t)
-        kernel, weight = part.kernel(end, eta), part.integral_weight(end, eta) * step.h
-        increment = self.noise.each(rows, stepping.s[rows], step.s)
-        predicted = (
-            x * per_sample(part.propagator(start, end, eta), x)
-            + output * per_sample(weight * kernel.phi(1, 1.0, step.h), x)
-            + increment * per_sample(part.noise_std(start, end, eta), x)
-        )
-        new = self._evaluated(step.evaluate, predicted, rows)
-        correction = (new - output) * per_sample(weight * kernel.phi(2, 1.0, step.h), x)
-        return predicted + correction, new, correction
+        increments = split_at(part, self.noise.each(rows, stepping.s[rows], step.s), 0.0)
+        predicted, weights = [], []
+        for one, v, output, z in zip(part.components, split_at(part, x, start.alpha), outputs, increments, strict=True):
+            kernel, weight = one.kernel(end, eta), one.integral_weight(end, eta) * step.h
+            predicted.append(
+                v * per_sample(one.propagator(start, end, eta), v)
+                + output * per_sample(weight * kernel.phi(1, 1.0, step.h), v)
+                + z * per_sample(one.noise_std(start, end, eta), v)
+            )
+            weights.append(weight * kernel.phi(2, 1.0, step.h))
+        state = join_at(part, predicted, end.alpha, x)
+        new = self._evaluated(step.evaluate, state, rows)
+        apart = [(a - b) * per_sample(w, a) for a, b, w in zip(new, outputs, weights, strict=True)]
+        correction = join_at(part, apart, 0.0, x)
+        return state + correction, new, correction
