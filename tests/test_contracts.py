@@ -24,6 +24,14 @@ from scorediff._core import registry
 
 TARGET = sd.targets.Gaussian((0.3, -1.0, 0.2), (0.5, 2.0, 0.1))
 FIXED = [s for s in OURS if not s.adaptive]
+BASES = [
+    sd.schedules.Schedule,
+    sd.predictions.Prediction,
+    sd.coordinates.Coordinates,
+    sd.spacings.Spacing,
+    sd.Solver,
+    sd.solvers.Terminal,
+]
 
 
 def problem_for(solver, schedule, target=TARGET):
@@ -35,18 +43,7 @@ def options(solver, steps=9):
     return {} if solver.adaptive else {"steps": steps}
 
 
-@pytest.mark.parametrize(
-    "base",
-    [
-        sd.schedules.Schedule,
-        sd.predictions.Prediction,
-        sd.coordinates.Coordinates,
-        sd.spacings.Spacing,
-        sd.Solver,
-        sd.solvers.Terminal,
-    ],
-    ids=lambda b: b.__name__,
-)
+@pytest.mark.parametrize("base", BASES, ids=lambda b: b.__name__)
 def test_concrete_classes_are_found_frozen_documented_and_final(base):
     found = [cls for cls in registry.concrete(base) if cls.__module__.startswith("scorediff.")]
     assert found
@@ -59,18 +56,7 @@ def test_concrete_classes_are_found_frozen_documented_and_final(base):
 
 @pytest.mark.parametrize("value", [*SCHEDULES, *PREDICTIONS, *COORDINATES, *SPACINGS, *SOLVERS, *TERMINALS], ids=label)
 def test_plain_data_and_back(value):
-    base = next(
-        b
-        for b in (
-            sd.schedules.Schedule,
-            sd.predictions.Prediction,
-            sd.coordinates.Coordinates,
-            sd.spacings.Spacing,
-            sd.Solver,
-            sd.solvers.Terminal,
-        )
-        if isinstance(value, b)
-    )
+    base = next(b for b in BASES if isinstance(value, b))
     data = json.loads(json.dumps(registry.to_dict(value)))
     if not isinstance(value, sd.schedules.CustomSchedule):  # functions cannot come back from plain data
         assert registry.from_dict(base, data) == value

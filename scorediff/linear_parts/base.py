@@ -22,10 +22,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from scorediff._core.arrays import positive
 from scorediff.linear_parts.phi import Kernel
 from scorediff.schedules import Schedule
 
-__all__ = ["IsotropicPart", "LinearPart", "NoiseLevel", "Weights"]
+__all__ = ["IsotropicPart", "LinearPart", "NoiseLevel", "Weights", "check_data_std"]
 
 Weights = tuple[np.ndarray, np.ndarray]
 
@@ -46,6 +47,12 @@ class NoiseLevel(NamedTuple):
     def of(self, which: Any) -> "NoiseLevel":
         """Some of them, by a slice or by indices."""
         return NoiseLevel(*(values[which] for values in self))
+
+
+def check_data_std(owner: Any) -> None:
+    """Make the `data_std` of a frozen dataclass a float. Raises ValueError where it is not a positive number."""
+    std = positive("data_std", owner.data_std, "the data's standard deviation")
+    object.__setattr__(owner, "data_std", std)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class LinearPart(ABC):
         return None
 
     def split(self, x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
-        """The parts of `x` of shape (B, ...) without `alpha` times the mean, alpha a column of shape (B, 1, ...)."""
+        """The parts of `x` of shape (B, ...) without `alpha` times the mean; `alpha` a float or an array (B,)."""
         return (x,)
 
     def join(self, parts: Sequence[Tensor], alpha: Any, like: Tensor) -> Tensor:

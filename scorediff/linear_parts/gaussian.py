@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scorediff._core.arrays import ArrayLike, Placed, no_less, parameter
+from scorediff._core.states import per_sample
 from scorediff.linear_parts.base import IsotropicPart, LinearPart, Weights
 from scorediff.linear_parts.forms import DataPart
 from scorediff.linear_parts.preconditioned import Preconditioned
@@ -73,7 +74,7 @@ class GaussianPart(LinearPart):
     def spectrum(self) -> tuple[np.ndarray, ...]:
         return np.array([self.rest]), self.variances.numpy()
 
-    @property
+    @cached_property
     def components(self) -> tuple[IsotropicPart, ...]:
         stds = np.sqrt([self.rest, *self.variances.tolist()]).tolist()
         return tuple(Preconditioned(std) if std else DataPart() for std in stds)
@@ -100,14 +101,15 @@ class GaussianPart(LinearPart):
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"the state has shape {tuple(x.shape)}; the mean of the data {tuple(self.mean.shape)}")
         mean, directions = self._placed.like(x)
-        residual = x.flatten(1) - alpha.reshape(-1, 1) * mean
+        rows = x.flatten(1)
+        residual = rows - mean * per_sample(alpha, rows)
         along = _each(residual, directions.T)
         return residual - _each(along, directions), along
 
     def join(self, parts: Sequence[Tensor], alpha: Any, like: Tensor) -> Tensor:
         across, along = parts
         mean, directions = self._placed.like(across)
-        joined = across + _each(along, directions) + alpha.reshape(-1, 1) * mean
+        joined = across + _each(along, directions) + mean * per_sample(alpha, across)
         return joined.reshape(-1, *like.shape[1:])
 
     @cached_property

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scorediff._core.arrays import positive
-from scorediff.linear_parts.base import IsotropicPart, NoiseLevel, Weights
+from scorediff.linear_parts.base import IsotropicPart, NoiseLevel, Weights, check_data_std
 from scorediff.linear_parts.phi import GAUSS, Kernel
 
 __all__ = ["Preconditioned", "VarianceKernel"]
@@ -74,7 +73,7 @@ class Preconditioned(IsotropicPart):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"preconditioned": {}}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data_std", positive("data_std", self.data_std, "the data's standard deviation"))
+        check_data_std(self)
 
     @property
     def variance(self) -> float:

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff._core.arrays import positive
 from scorediff._core.states import row_mean_on_host
 from scorediff.coordinates import Angle, LogShift, RatioVariable
 from scorediff.linear_parts import DataPart, GaussianPart, LinearPart, NoisePart, Preconditioned
+from scorediff.linear_parts.base import check_data_std
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, IController
@@ -76,7 +77,7 @@ class ExponentialAdams(AdaptiveSolver):
         if self.variable is not None:
             check_kind(self, "variable", RatioVariable, "Angle(0.5)")
         if self.data_std is not None:
-            object.__setattr__(self, "data_std", positive("data_std", self.data_std, "the data's standard deviation"))
+            check_data_std(self)
         if isinstance(self.largest_k, bool) or not isinstance(self.largest_k, int) or not 1 <= self.largest_k <= 12:
             raise ValueError(f"largest_k = {self.largest_k!r}: 1 to 12 evaluations a step")
 
@@ -122,7 +123,8 @@ class _Run(AdaptiveRun):
         self.wide, batch = torch.promote_types(x.dtype, torch.float32), x.shape[0]
         segments = Segments.of(problem.denoiser, grid, stops=False)
         self.saves = [t for t in grid.times[1:-1] if t not in segments.ends]
-        stepping = Stepping.at_start(segments, self._value, self._time, solver.controller, batch)
+        value, time = (partial(fn, problem.schedule) for fn in (self.variable.value, self.variable.time))
+        stepping = Stepping.at_start(segments, value, time, solver.controller, batch)
         # errors weigh as they do in the data
         weight = float(error_weight(problem.schedule, grid.end, self.scale))
         super().__init__(solver, stepping, _CALIBRATION.get(type(self.part), 14.0) / weight)
@@ -245,7 +247,7 @@ class _Run(AdaptiveRun):
     ) -> Iterator[Step]:
         """The states at save times within the steps that passed, by the polynomial of each."""
         for t in self.saves:
-            s = float(self._value(t))
+            s = float(self.variable.value(self.problem.schedule, t))
             over = good & ((s_0 - s) * (step.s - s) <= 0) & (step.s != s_0)
             if not over.any():
                 continue
@@ -260,13 +262,6 @@ class _Run(AdaptiveRun):
             here.t[self.rows[over]] = t
             yield here
 
-    def _value(self, t: Any) -> Any:
-        return self.variable.of(self.problem.schedule.alpha(t), self.problem.schedule.sigma(t))
-
-    def _time(self, tau: Any) -> Any:
-        with np.errstate(divide="ignore"):
-            return self.problem.schedule.time_at(-np.log(self.variable.ratio(tau)))
-
     def _at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Alpha and sigma, of shape (A, 1)."""
         schedule = self.problem.schedule
@@ -275,10 +270,10 @@ class _Run(AdaptiveRun):
     # states and their parts
 
     def _split(self, x: Tensor, alpha: np.ndarray) -> list[Tensor]:
-        return list(self.part.split(x.to(self.wide), column(alpha, x)))
+        return list(self.part.split(x.to(self.wide), alpha[:, 0]))
 
     def _join(self, state: list[Tensor], alpha: np.ndarray) -> Tensor:
-        return self.part.join(state, column(alpha, state[0]), self.x).to(self.x.dtype)
+        return self.part.join(state, alpha[:, 0], self.x).to(self.x.dtype)
 
     def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray, at: tuple[np.ndarray, np.ndarray]) -> list[Tensor]:
         """P of every part at the states `x` of some samples, with alpha and sigma there; one evaluation of each."""

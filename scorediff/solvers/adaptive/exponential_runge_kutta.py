@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff._core.arrays import positive
 from scorediff._core.states import per_sample
 from scorediff.linear_parts import DataPart, LinearPart, NoiseLevel
+from scorediff.linear_parts.base import check_data_std
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.adaptive.controller import Controller, IController
-from scorediff.solvers.adaptive.rows import join_at, left_of, put, rms, split_at, take
+from scorediff.solvers.adaptive.rows import evaluated, put, put_all, rms, take, take_all
 from scorediff.solvers.adaptive.run import AdaptiveRun, Trial, check_controller
 from scorediff.solvers.adaptive.segments import SUM_OF_STEPS, Segments, error_weight
 from scorediff.solvers.adaptive.stepping import Proposal, Stepping
@@ -51,7 +51,7 @@ class _ExponentialPair(AdaptiveSolver):
     def __post_init__(self) -> None:
         check_kind(self, "part", LinearPart, "NoisePart()")
         check_controller(self)
-        object.__setattr__(self, "data_std", positive("data_std", self.data_std, "the data's standard deviation"))
+        check_data_std(self)
 
     @property
     @abstractmethod
@@ -84,7 +84,7 @@ class _Run(AdaptiveRun):
         self.cost = len(self.tableau.c) - 1
         self.allowed = solver.atol + solver.rtol * self.data_std
         self.x, self.missing = x, np.ones(len(x), dtype=bool)
-        self.first = [torch.zeros_like(v) for v in split_at(self.part, x, 0.0)]
+        self.first = [torch.zeros_like(v) for v in self.part.split_apart(x, 0.0)]
         stepping.order[:] = solver.order
         # 1 in log-SNR at a tolerance of 1
         stepping.h[:] = np.sign(stepping.left) * np.minimum(self.allowed ** (1 / solver.order), np.abs(stepping.left))
@@ -96,11 +96,11 @@ class _Run(AdaptiveRun):
         if self.missing[rows].any():
             some = rows[self.missing[rows]]
             found = self._evaluated(self.stepping.here(some), take(self.x, some), some)
-            self.first = [put(old, some, new) for old, new in zip(self.first, found, strict=True)]
+            self.first = put_all(self.first, some, found)
             self.stepping.evaluations[some] += 1
 
     def attempt(self, step: Proposal) -> Trial:
-        new, last, difference = self._stages(step, take(self.x, step.rows), [take(v, step.rows) for v in self.first])
+        new, last, difference = self._stages(step, take(self.x, step.rows), take_all(self.first, step.rows))
         local = rms(difference) * error_weight(self.problem.schedule, step.t, self.data_std)
         factor = self.stepping.step_factor(step.rows, local / self.allowed, self.tableau.order)
         return Trial(local / self.allowed, local, factor, (new, last))
@@ -113,16 +113,14 @@ class _Run(AdaptiveRun):
         if last is None:
             self.missing[moved] = True
         else:
-            self.first = [put(old, moved, take(v, which)) for old, v in zip(self.first, last, strict=True)]
+            self.first = put_all(self.first, moved, take_all(last, which))
         return iter(())
 
     def restart(self, rows: np.ndarray) -> None:
         self.missing[rows] = True
 
     def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> list[Tensor]:
-        """What the linear part leaves of the evaluation of some states."""
-        output = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
-        return left_of(self.part, output, NoiseLevel.at(self.problem.schedule, t))
+        return evaluated(self.problem, self.part, t, x, rows, len(self.x))
 
     def _stages(self, step: Proposal, x: Tensor, first: list[Tensor]) -> tuple[Tensor, list[Tensor] | None, Tensor]:
         """The state after a step, what is left of the evaluation there if it was made, and the difference of the two
@@ -131,19 +129,19 @@ class _Run(AdaptiveRun):
         tableau, part, stepping, rows, h = self.tableau, self.part, self.stepping, step.rows, step.h
         schedule = self.problem.schedule
         start = NoiseLevel.at(schedule, stepping.t[rows])
-        outputs, parts = [first], split_at(part, x, start.alpha)
+        outputs, parts = [first], part.split_apart(x, start.alpha)
         # a last stage that is the result is not made again
         rows_of = tableau.rows[:-1] if tableau.first_same_as_last else tableau.rows
         for c, row in zip((*tableau.c[1:], 1.0), rows_of, strict=False):
             t = step.t if c == 1 else stepping.time(rows, stepping.s[rows] + c * h)
             level = NoiseLevel.at(schedule, t)
             stages = [self._stage(n, (start, level), row, v, outputs, h) for n, v in enumerate(parts)]
-            state = join_at(part, stages, level.alpha, x)
+            state = part.join_apart(stages, level.alpha, x)
             if len(outputs) < len(tableau.c):
                 outputs.append(self._evaluated(step.evaluate if c == 1 else t, state, rows))
         nothing = [torch.zeros_like(v) for v in parts]
         apart = [self._stage(n, (level, level), tableau.difference, v, outputs, h) for n, v in enumerate(nothing)]
-        return state, outputs[-1] if tableau.first_same_as_last else None, join_at(part, apart, 0.0, x)
+        return state, outputs[-1] if tableau.first_same_as_last else None, part.join_apart(apart, 0.0, x)
 
     def _stage(
         self,

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from scorediff._core.states import per_sample, row_mean_on_host
 from scorediff.linear_parts import LinearPart, NoiseLevel
+from scorediff.problems import Problem
 
-__all__ = ["join_at", "left_of", "put", "restore", "rms", "split_at", "take"]
+__all__ = ["evaluated", "put", "put_all", "restore", "rms", "take", "take_all"]
 
 
 def rms(v: Tensor) -> np.ndarray:
@@ -39,33 +40,30 @@ def put(whole: Tensor, rows: np.ndarray, part: Tensor) -> Tensor:
     return whole
 
 
-def split_at(part: LinearPart, x: Tensor, alpha: np.ndarray | float) -> tuple[Tensor, ...]:
-    """The states `x` as one part for each variance, at alpha of each sample, shape (B,)."""
-    return part.split_apart(x, _column(alpha, x))
+def put_all(whole: Sequence[Tensor], rows: np.ndarray, parts: Sequence[Tensor]) -> list[Tensor]:
+    """The same for several."""
+    return [put(old, rows, new) for old, new in zip(whole, parts, strict=True)]
 
 
-def join_at(part: LinearPart, parts: Sequence[Tensor], alpha: np.ndarray | float, like: Tensor) -> Tensor:
-    """The states again."""
-    return part.join_apart(parts, _column(alpha, like), like)
+def take_all(whole: Sequence[Tensor], rows: np.ndarray) -> list[Tensor]:
+    """Some rows of each."""
+    return [take(v, rows) for v in whole]
 
 
-def left_of(part: LinearPart, output: Sequence[Tensor], level: NoiseLevel) -> list[Tensor]:
-    """What a linear part leaves of an evaluation, for each of its variances, as memory of its own: a user-defined
-    denoiser may write into its output when it is called again.
+def evaluated(
+    problem: Problem, part: LinearPart, t: np.ndarray, x: Tensor, rows: np.ndarray, batch: int
+) -> list[Tensor]:
+    """What a linear part leaves of the evaluation of the states `x` of some of the batch, for each of its variances, as
+    memory of its own: a user-defined denoiser may write into its output when it is called again.
     """
-    found = []
-    for one, data, noise in zip(
-        part.components, split_at(part, output[0], 1.0), split_at(part, output[1], 0.0), strict=True
-    ):
+    data, noise = problem.denoiser(t, x, rows=None if len(rows) == batch else rows)
+    level, found = NoiseLevel.at(problem.schedule, t), []
+    for one, d, e in zip(part.components, part.split_apart(data, 1.0), part.split_apart(noise, 0.0), strict=True):
         on_data, on_noise = one.on(level)
         if not on_noise.any():
-            found.append(data.clone())
+            found.append(d.clone())
         elif not on_data.any():
-            found.append(noise.clone())
+            found.append(e.clone())
         else:
-            found.append(data * per_sample(on_data, data) + noise * per_sample(on_noise, noise))
+            found.append(d * per_sample(on_data, d) + e * per_sample(on_noise, e))
     return found
-
-
-def _column(alpha: np.ndarray | float, x: Tensor) -> Tensor:
-    return torch.from_numpy(np.broadcast_to(np.asarray(alpha, dtype=np.float64), (len(x),)).copy()).to(x)

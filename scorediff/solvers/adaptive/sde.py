@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from scorediff._core.arrays import positive
 from scorediff._core.states import per_sample
 from scorediff.linear_parts import DataPart, LinearPart, NoiseLevel
+from scorediff.linear_parts.base import check_data_std
 from scorediff.noise import Noise
 from scorediff.problems import Problem, ReverseSDE
 from scorediff.solvers.adaptive.controller import Controller, IController
-from scorediff.solvers.adaptive.rows import join_at, left_of, put, rms, split_at, take
+from scorediff.solvers.adaptive.rows import evaluated, put, put_all, rms, take, take_all
 from scorediff.solvers.adaptive.run import AdaptiveRun, Trial, check_controller
 from scorediff.solvers.adaptive.segments import SUM_OF_STEPS, Segments, error_weight
 from scorediff.solvers.adaptive.stepping import Proposal, Stepping
@@ -66,7 +66,7 @@ class AdaptiveSDE(AdaptiveSolver):
     def __post_init__(self) -> None:
         check_kind(self, "part", LinearPart, "DataPart()")
         check_controller(self)
-        object.__setattr__(self, "data_std", positive("data_std", self.data_std, "the data's standard deviation"))
+        check_data_std(self)
 
     @property
     def least_evaluations(self) -> int:
@@ -99,9 +99,7 @@ class _Run(AdaptiveRun):
         self.stepping.h = np.clip(self.stepping.h, -_LONGEST, _LONGEST)
 
     def attempt(self, step: Proposal) -> Trial:
-        new, output, correction = self._corrected(
-            step, take(self.x, step.rows), [take(v, step.rows) for v in self.output]
-        )
+        new, output, correction = self._corrected(step, take(self.x, step.rows), take_all(self.output, step.rows))
         local = rms(correction) * error_weight(self.problem.schedule, step.t, self.data_std)
         factor = self.stepping.step_factor(step.rows, local / self.allowed, _LOCAL_ORDER)
         return Trial(local / self.allowed, local, factor, (new, output))
@@ -110,27 +108,26 @@ class _Run(AdaptiveRun):
         moved, which = step.rows[good], np.flatnonzero(good)
         new, output = trial.state
         self.x = put(self.x, moved, take(new, which))
-        self.output = [put(old, moved, take(v, which)) for old, v in zip(self.output, output, strict=True)]
+        self.output = put_all(self.output, moved, take_all(output, which))
         return iter(())
 
     def restart(self, rows: np.ndarray) -> None:
         output = self._evaluated(self.stepping.here(rows), take(self.x, rows), rows)
-        self.output = [put(old, rows, new) for old, new in zip(self.output, output, strict=True)]
+        self.output = put_all(self.output, rows, output)
         self.stepping.evaluations[rows] += 1
 
     def _evaluated(self, t: np.ndarray, x: Tensor, rows: np.ndarray) -> list[Tensor]:
-        """What the linear part leaves of the evaluation of some states."""
-        output = self.problem.denoiser(t, x, rows=None if len(rows) == len(self.x) else rows)
-        return left_of(self.part, output, NoiseLevel.at(self.problem.schedule, t))
+        return evaluated(self.problem, self.part, t, x, rows, len(self.x))
 
     def _corrected(self, step: Proposal, x: Tensor, outputs: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         """The corrected state after a step, what is left of the evaluation at the predicted one, and the correction."""
         part, schedule, stepping, rows = self.part, self.problem.schedule, self.stepping, step.rows
         eta = np.array([self.problem.eta_at(t) for t in stepping.t[rows]])
         start, end = NoiseLevel.at(schedule, stepping.t[rows]), NoiseLevel.at(schedule, step.t)
-        increments = split_at(part, self.noise.each(rows, stepping.s[rows], step.s), 0.0)
+        increments = part.split_apart(self.noise.each(rows, stepping.s[rows], step.s), 0.0)
         predicted, weights = [], []
-        for one, v, output, z in zip(part.components, split_at(part, x, start.alpha), outputs, increments, strict=True):
+        parts = zip(part.components, part.split_apart(x, start.alpha), outputs, increments, strict=True)
+        for one, v, output, z in parts:
             kernel, weight = one.kernel(end, eta), one.integral_weight(end, eta) * step.h
             predicted.append(
                 v * per_sample(one.propagator(start, end, eta), v)
@@ -138,8 +135,8 @@ class _Run(AdaptiveRun):
                 + z * per_sample(one.noise_std(start, end, eta), v)
             )
             weights.append(weight * kernel.phi(2, 1.0, step.h))
-        state = join_at(part, predicted, end.alpha, x)
+        state = part.join_apart(predicted, end.alpha, x)
         new = self._evaluated(step.evaluate, state, rows)
         apart = [(a - b) * per_sample(w, a) for a, b, w in zip(new, outputs, weights, strict=True)]
-        correction = join_at(part, apart, 0.0, x)
+        correction = part.join_apart(apart, 0.0, x)
         return state + correction, new, correction

@@ -211,16 +211,16 @@ class _SplitRun:
         self._evaluations = 0
 
     def __call__(self, plans: tuple[StepPlan, ...], x: Tensor) -> Tensor:
-        step, history, combine = plans[0], self._history, self._work.combine
-        starts = self._split(x, self._alpha(step.start))
-        fresh = [self._split(self._noise(a, b), 0.0) for a, b in step.intervals]
+        step, history, combine, split = plans[0], self._history, self._work.combine, self._part.split_apart
+        starts = split(x, self._alpha(step.start))
+        fresh = [split(self._noise(a, b), 0.0) for a, b in step.intervals]
         landings = [*(stage.t for stage in step.stages[1:]), step.t]
         for stages, landing in zip(zip(*(plan.stages for plan in plans), strict=True), landings, strict=True):
             outputs: list[tuple[Tensor, ...]] = []
             if stages[0].t is not None:
                 data, noise = self._problem.denoiser(stages[0].t, x)
-                # both are affine in the mean: alpha m + 0 = alpha (m) + sigma (0)
-                outputs = list(zip(self._split(data, 1.0), self._split(noise, 0.0), strict=True))
+                # the mean is in the data, not in the noise
+                outputs = list(zip(split(data, 1.0), split(noise, 0.0), strict=True))
                 history[self._evaluations] = [
                     combine((s.remembered[0], d), (s.remembered[1], e))
                     for s, (d, e) in zip(stages, outputs, strict=True)
@@ -232,12 +232,9 @@ class _SplitRun:
                 terms += [(weight, history[k][n]) for k, weight in stage.history]
                 terms += [(weight, z[n]) for weight, z in zip(stage.fresh, fresh, strict=bool(fresh)) if weight]
                 parts.append(combine((stage.x, start), *terms))
-            x = self._part.join_apart(parts, x.new_full((1,), self._alpha(landing)), x)
+            x = self._part.join_apart(parts, self._alpha(landing), x)
         self._history = {k: history[k] for k in step.keeps}
         return x
-
-    def _split(self, x: Tensor, alpha: float) -> tuple[Tensor, ...]:
-        return self._part.split_apart(x, x.new_full((1,), alpha))
 
     def _alpha(self, t: float | None) -> float:
         return float(self._problem.schedule.alpha(t))
@@ -258,8 +255,8 @@ def check_kind(solver: Any, option: str, kind: type, example: str) -> None:
 def exact_on(part: LinearPart, *, noisy: bool) -> frozenset[Exact]:
     """What a method with this linear part is exact on, where its weights add up to the integral of the kernel.
 
-    D is constant along the mean of a Gaussian and along the paths of a point mass, and E is 0 along the mean: of the
-    two a method with noise takes out what it likes, but that of a point mass is carried by the data alone.
+    Along the mean of a Gaussian D is constant and E is 0, so both forms are exact on it. On a point mass D is constant
+    whatever the state: the data form is exact, and on the flow the noise form too, where E is constant along a path.
     """
     variances = [component.variance for component in part.components]
     if len(variances) > 1 or 0 < variances[0] < float("inf"):
