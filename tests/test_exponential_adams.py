@@ -507,7 +507,7 @@ def test_settings_are_plain_data_and_make_the_solver_again():
     assert "added up" in solution.settings["error"]
     with pytest.raises(TypeError, match=r"controller = 5 of ExponentialAdams"):
         sd.solve(flow, x, sd.ExponentialAdams(controller=5))
-    with pytest.raises(ValueError, match=r"unknown controller '5'; known: i, pi, pid"):
+    with pytest.raises(ValueError, match=r"unknown controller '5'; known: .*\bpid\b"):
         sd.solve(flow, x, "exponential-adams:controller=5")
     fine = sd.solve(flow, x, "exponential-adams:rtol=1e-4,part=noise")
     assert fine.settings["solver"]["part"]["type"] == "NoisePart"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from discovery import SCHEDULES, SPACINGS, examples, label
+from discovery import COORDINATES, SCHEDULES, SPACINGS, examples, label
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,21 +59,21 @@ def test_each_spacing_is_uniform_in_what_it_says(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
-def test_a_spacing_that_has_the_name_of_coordinates_is_even_in_them(schedule):
-    for name, coordinates in registry.names(sd.coordinates.Coordinates).items():
-        if type(coordinates).__module__.startswith("scorediff."):
-            times = registry.parse(sd.spacings.Spacing, name)(schedule, 9).times
-            steps = np.diff(coordinates.value(schedule, times) ** (1 / coordinates.rho))
-            np.testing.assert_allclose(steps, steps[0], rtol=1e-9, err_msg=name)
+def test_coordinates_have_a_spacing_by_name_that_is_even_in_them_and_it_is_the_one_of_their_own_name(schedule):
+    for coordinates in COORDINATES:
+        name = registry.name_of(coordinates)
+        times = registry.parse(sd.spacings.Spacing, f"uniform:coordinates={name}")(schedule, 9).times
+        steps = np.diff(coordinates.value(schedule, times) ** (1 / coordinates.rho))
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-9, err_msg=name)
+        if name in registry.names(sd.spacings.Spacing):
+            assert sd.Grid(times) == registry.parse(sd.spacings.Spacing, name)(schedule, 9)
 
 
-def test_the_names_of_spacings_are_these_and_no_two_make_one_grid_but_as_their_options_say():
+def test_spacings_go_by_their_names_and_no_two_make_one_grid_but_as_their_options_say():
     found = registry.names(sd.spacings.Spacing).items()
     named = {name: one for name, one in found if type(one).__module__.startswith("scorediff.spacings")}
-    assert sorted(named) == [
-        "angle", "beta", "ddim", "exponential", "flow-time", "karras", "log-snr", "quadratic", "subsequence", "time",
-        "times",
-    ]  # fmt: skip
+    same_by_default = {"uniform"}  # stands for any coordinates, and for DDIM's unless it says which
+    named = {name: one for name, one in named.items() if name not in same_by_default}
     assert all(registry.name_of(spacing) == name for name, spacing in named.items())
     grids = {name: s(sd.VPLinear(), 6).times for name, s in named.items() if name != "times"}
     same = {(a, b) for a in grids for b in grids if a < b and np.allclose(grids[a], grids[b], rtol=1e-9)}

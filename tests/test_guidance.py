@@ -423,10 +423,10 @@ def test_an_operator_has_its_adjoint_and_solves_its_normal_equations(operator, s
 # --- one equation, whatever the solver
 
 
-def example(cls, model):
+def example(cls, model, n=6):
     """A guidance of a class: its fields by their names, those that are not known here by their defaults."""
     known = {
-        "weak": _Labelled(model, torch.full((6,), NONE)),
+        "weak": _Labelled(model, torch.full((n,), NONE)),
         "scale": 1.5,
         "null": {"label": NONE},
         "log_prob": lambda x, t: -(x - 0.5).square().sum(1) / (1 + t),
@@ -446,17 +446,25 @@ def example(cls, model):
 @pytest.mark.parametrize("cls", GUIDANCES, ids=lambda cls: cls.__name__)
 def test_every_guidance_is_a_denoiser(cls):
     schedule = sd.VPLinear()
-    guided = example(cls, TwoClasses(schedule))
-    cond = {"label": LABEL} | (
-        {"observed": sd.shared(torch.tensor([[0.3, 0.0]]))} if "operator" in cls.__dataclass_fields__ else {}
-    )
-    if cls is sd.guidance.Autoguidance:
-        guided = dataclasses.replace(guided, denoiser=_Labelled(TwoClasses(schedule), LABEL))
-        cond = {}
+
+    def posed(rows):
+        """A guidance and the conditions of some of the samples."""
+        guided, cond = example(cls, TwoClasses(schedule), len(LABEL[rows])), {"label": LABEL[rows]}
+        if "operator" in cls.__dataclass_fields__:
+            cond["observed"] = sd.shared(torch.tensor([[0.3, 0.0]]))
+        if cls is sd.guidance.Autoguidance:
+            return dataclasses.replace(guided, denoiser=_Labelled(TwoClasses(schedule), LABEL[rows])), {}
+        return guided, cond
+
+    guided, cond = posed(slice(None))
     x = points(schedule, 0.5)
     one, many = guided(0.5, x, **cond), guided(np.full(6, 0.5), x, **cond)
     for part in (0, 1):
         assert_close(one[part], many[part], rtol=1e-9, atol=1e-9)
+        # no sample knows of another
+        for i in range(len(x)):
+            alone, its_own = posed(slice(i, i + 1))
+            assert_close(alone(0.5, x[i : i + 1], **its_own)[part], one[part][i : i + 1], rtol=1e-9, atol=1e-9)
         assert not one[part].requires_grad
     agrees_with_the_state(one, schedule, 0.5, x)
     given = Conditions.of(cond, len(x))

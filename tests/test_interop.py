@@ -1,5 +1,6 @@
 """A network of another library gives its own sampler's samples here, and has the same data and noise."""
 
+import doctest
 import importlib
 import importlib.util
 import math
@@ -639,6 +640,26 @@ def test_every_adapter_reads_an_exact_gaussian_as_its_data_and_noise_at_common_t
         for ours, wanted in zip(model(t, x), exact(t, x), strict=True):
             # float64 throughout; the sigma of a small t loses digits in 1 - alpha^2
             torch.testing.assert_close(ours, wanted, rtol=1e-8, atol=1e-8)
+
+
+ADAPTERS = [getattr(sd.interop, name) for name in sd.interop.__all__ if name.startswith("from_")]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.__name__)
+def test_the_example_of_every_adapter_makes_a_model_whose_samples_know_of_no_other(adapter):
+    known = {name: getattr(sd.schedules, name) for name in sd.schedules.__all__} | {adapter.__name__: adapter}
+    (example,) = doctest.DocTestFinder().find(adapter, globs=known)
+    assert doctest.DocTestRunner().run(example, clear_globs=False).failed == 0
+    model, x = example.globs["model"], example.globs["x"]
+    middle = model.schedule.time_at(0.0)
+    x = torch.cat([x, x.flip(0) + 0.5, x - 1.0])
+    together, each_its_time = model(middle, x), model(np.full(len(x), middle), x)
+    alpha, sigma = float(model.schedule.alpha(middle)), float(model.schedule.sigma(middle))
+    torch.testing.assert_close(alpha * together[0] + sigma * together[1], x, rtol=1e-5, atol=1e-5)
+    for part in (0, 1):
+        torch.testing.assert_close(together[part], each_its_time[part], rtol=1e-5, atol=1e-5)
+        alone = torch.cat([model(middle, x[i : i + 1])[part] for i in range(len(x))])
+        torch.testing.assert_close(alone, together[part], rtol=1e-5, atol=1e-5)
 
 
 class Labelled(nn.Module):

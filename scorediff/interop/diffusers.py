@@ -32,8 +32,15 @@ def from_diffusers(source: Any, scheduler: Any = None, *, shift: float | None = 
     Raises TypeError for a class of model or of source that is not known and where no scheduler is given, ValueError for
     a model in training mode, one that wants what is not supported, or a configuration that lacks something.
 
-    >>> net = torch.nn.Linear(2, 2)
-    >>> from_diffusers(net)
+    >>> import torch
+    >>> from diffusers import DDPMScheduler, UNet2DModel
+    >>> options = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "layers_per_block": 1}
+    >>> net = UNet2DModel(sample_size=8, block_out_channels=(8,), norm_num_groups=4, **options).eval()
+    >>> model, x = from_diffusers(net, DDPMScheduler()), torch.ones(3, 3, 8, 8)
+    >>> model.prediction, model(0.5, x)[0].shape
+    (NoisePrediction(), torch.Size([3, 3, 8, 8]))
+
+    >>> from_diffusers(torch.nn.Linear(2, 2))
     Traceback (most recent call last):
         ...
     TypeError: Linear comes without a scheduler: give the one that it was trained with, or its config

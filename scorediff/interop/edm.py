@@ -28,8 +28,13 @@ def from_edm(net: Callable[..., Tensor], *, sigma_min: float = 0.002, sigma_max:
     Raises TypeError for a network that is not callable, ValueError where nothing is left between the ends.
 
     >>> import torch
-    >>> from_edm(lambda x, sigma, class_labels=None: 0 * x).schedule
+    >>> model = from_edm(lambda x, sigma, class_labels=None: x / sigma[:, None, None, None])
+    >>> model.schedule
     EDM(sigma_min=0.002, sigma_max=80.0)
+    >>> x = torch.ones(3, 1, 1, 1)
+    >>> data, noise = model(2.0, x)    # x0 = x / 2, and x = x0 + 2 eps
+    >>> float(data[0]), float(noise[0])
+    (0.5, 0.25)
     """
     ends = max(sigma_min, float(getattr(net, "sigma_min", 0))), min(sigma_max, float(getattr(net, "sigma_max", np.inf)))
     lo, hi = _rounded(net, np.array(ends)).tolist()

@@ -39,6 +39,17 @@ def from_exported(
 
     Raises FileNotFoundError without the file, ValueError for one that holds neither, TypeError for another object, and
     ValueError when the program is called with a batch that it was not exported for.
+
+    >>> import torch
+    >>> class Half(torch.nn.Module):
+    ...     def forward(self, x, t):
+    ...         return t[:, None] * x
+    >>> free = {0: torch.export.Dim("batch")}
+    >>> program = torch.export.export(Half(), (torch.ones(2, 1), torch.ones(2)), dynamic_shapes=(free, free))
+    >>> model, x = from_exported(program, "rectified-flow", "noise"), torch.ones(3, 1)
+    >>> data, noise = model(0.5, x)    # eps = x / 2, and x = x0 / 2 + eps / 2
+    >>> float(data[0]), float(noise[0])
+    (1.5, 0.5)
     """
     if isinstance(program, str | Path):
         path, device = Path(program), "cpu" if device is None else device

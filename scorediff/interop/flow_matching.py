@@ -28,7 +28,8 @@ def from_flow_matching(
 
     >>> import torch
     >>> model = from_flow_matching(lambda x, t: x / t[:, None], data_at=0)    # data 0: x = t eps, dx/dt = eps = x / t
-    >>> [float(part) for part in model(0.5, torch.ones(1, 1))]
+    >>> x = torch.ones(1, 1)
+    >>> [float(part) for part in model(0.5, x)]
     [0.0, 2.0]
     """
     if isinstance(data_at, bool) or data_at not in (0, 1):

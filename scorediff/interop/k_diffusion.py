@@ -29,7 +29,8 @@ def from_k_diffusion(
 
     >>> import torch
     >>> model = from_k_diffusion(lambda x, sigma: x / (1 + sigma[:, None] ** 2), sigma_min=0.01, sigma_max=80)
-    >>> data, noise = model(2.0, torch.ones(1, 3))
+    >>> x = torch.ones(1, 3)
+    >>> data, noise = model(2.0, x)
     >>> data, noise
     (tensor([[0.2000, 0.2000, 0.2000]]), tensor([[0.4000, 0.4000, 0.4000]]))
     """

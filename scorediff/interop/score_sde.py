@@ -23,7 +23,8 @@ def from_score_sde(net: Callable[..., Tensor], schedule: Schedule) -> Denoiser:
 
     >>> import torch
     >>> model = from_score_sde(lambda x, labels: labels[:, None] + 0 * x, VPLinear())
-    >>> model(0.5, torch.zeros(1, 1))[1]
+    >>> x = torch.zeros(1, 1)
+    >>> model(0.5, x)[1]
     tensor([[499.5000]])
     """
     if isinstance(schedule, VPLinear | SubVP):

@@ -51,13 +51,13 @@ class UniformAngle(Spacing):
 @dataclass(frozen=True)
 class UniformIn(Spacing):
     """Uniform in the variable of any `coordinates`, in its root of their degree `rho`: the default of black-box solvers
-    in their own coordinates.
+    in their own coordinates. By name, `uniform:coordinates=angle`.
 
-    By default these are DDIM's, `(sigma / alpha)^(1 / 7)`, since the others have spacings of their own.
+    By default these are DDIM's, `(sigma / alpha)^(1 / 7)`, which the name `ddim` stands for.
     """
 
     coordinates: Coordinates = field(default_factory=DDIMCoordinates)
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ddim": {}}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"uniform": {}, "ddim": {"coordinates": DDIMCoordinates()}}
 
     def times(self, schedule: Schedule, t_start: float, t_end: float, steps: int) -> np.ndarray:
         return uniform_in(self.coordinates, schedule, t_start, t_end, np.linspace(0, 1, steps + 1))
