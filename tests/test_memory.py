@@ -10,7 +10,7 @@ from discovery import SOLVERS, by_day, engines_by_day, eta_of, label
 import scorediff as sd
 from scorediff._core.states import own_memory
 from scorediff.denoiser import NetworkOutput, PairOutput
-from scorediff.solvers.plan import problem_for
+from scorediff.solvers.plan import problem_for, resolve
 
 SCHEDULE = sd.VPLinear()
 PREDICTIONS = (sd.NoisePrediction(), sd.DataPrediction())
@@ -168,7 +168,7 @@ def test_nor_does_it_matter_for_a_user_defined_denoiser_a_guidance_or_a_saved_pr
         (sd.Denoiser(script, SCHEDULE, "data"), sd.Denoiser(lambda x, t: 0.3 * x, SCHEDULE, "data")),
         (sd.Denoiser(lambda x, t: x, SCHEDULE, "noise"), sd.Denoiser(lambda x, t: x.clone(), SCHEDULE, "noise")),
     ):
-        for solver in (sd.DPMSolverPP(2), sd.solvers.Krogstad()):
+        for solver in (sd.DPMSolverPP(2), sd.solvers.Krogstad(), resolve("exp-ab2-noise")):
             assert torch.equal(solved(refilled, solver), solved(fresh, solver)), (refilled, solver)
 
 
@@ -211,6 +211,45 @@ def test_an_output_that_nobody_else_holds_is_not_copied(make, mode):
         assert own_memory([net(START)]).data_ptr() == places[0]
         kept = net(START)
         assert own_memory([kept]).data_ptr() != places[1] == kept.data_ptr()
+
+
+def leaf_with_a_gradient():
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = torch.ones(3, requires_grad=True)
+        leaf.sum().backward()
+    return leaf
+
+
+@pytest.mark.parametrize(
+    "held, hand_out",
+    [
+        (lambda: torch.ones(3), lambda held: held),
+        (lambda: torch.ones(3), lambda held: held.detach()),
+        (lambda: torch.ones(2, 3), lambda held: held[1]),
+        (lambda: torch.ones(2, 3), lambda held: held[1].reshape(1, 3)),
+        (lambda: torch.ones(2, 3).chunk(2), lambda held: held[0].detach()),
+        (leaf_with_a_gradient, lambda held: held.grad),
+        (lambda: np.ones(3), lambda held: torch.from_numpy(held)),
+        (lambda: bytearray(12), lambda held: torch.frombuffer(held, dtype=torch.float32)),
+    ],
+    ids=["the same", "an alias", "a row", "a view", "a half", "a gradient", "numpy's", "bytes"],
+)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_an_output_in_memory_that_somebody_else_holds_is_copied(held, hand_out, mode):
+    with mode():
+        kept = held()
+        place = hand_out(kept).data_ptr()
+        own = own_memory([hand_out(kept)])
+        assert own.data_ptr() != place and torch.equal(own, hand_out(kept))
+
+
+def test_what_was_made_of_an_output_before_it_was_copied_is_made_again():
+    buffer = torch.ones(3, 4)
+    made = NetworkOutput(START, buffer, ((0.0, 1.0), (1.0, -1.0)))
+    data, noise = made  # the data is the output itself
+    made.in_own_memory()
+    data.zero_()
+    assert torch.equal(made[0], torch.ones(3, 4)) and torch.equal(made[1], noise)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,8 @@ def _holders(box: list[Any]) -> tuple[int, ...]:
     return counts if base is None else (*counts, sys.getrefcount(base), base._use_count())
 
 
-# measured on what nobody else refers to, since the numbers are those of this Python and this torch
+# Measured on what nobody else refers to, since the numbers are those of this Python and this torch: in some versions of
+# it a holder in C++ holds the object of Python too, in others not.
 _ALONE = (_holders([torch.empty(1)]), _holders([torch.empty(1)[:1]]))
 
 
