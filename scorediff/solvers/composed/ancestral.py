@@ -85,12 +85,12 @@ class Ancestral(SolverWrapper):
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         schedule, work = problem.schedule, Workspace()
         lowest = lowest_time(schedule, grid)
-        log_snr, most = np.asarray(schedule.log_snr(grid.times)), float(schedule.log_snr(lowest))
+        log_snr = np.asarray(schedule.log_snr(grid.times))
+        most = float(schedule.log_snr(lowest)) if lowest < grid.end else log_snr[-1]
         h, end = np.diff(log_snr), log_snr[1:]
         eta = np.array([problem.eta_at(t) for t in grid.times[:-1]])
         # (s_down / s_1)^2 = 1 - eta^2 (1 - e^(-2h)), not below the lowest s that the network may be asked at
         fraction = np.maximum(1 + eta**2 * np.expm1(-2 * h), np.exp(2 * (end - most)))
-        fraction[grid.times[1:] <= lowest] = 1.0
         down = np.where(
             fraction < 1, np.clip(schedule.time_at(end - np.log(fraction) / 2), lowest, None), grid.times[1:]
         )
