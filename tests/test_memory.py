@@ -8,7 +8,6 @@ import torch
 from discovery import SOLVERS, by_day, engines_by_day, eta_of, label
 
 import scorediff as sd
-from scorediff._core.states import own_memory
 from scorediff.denoiser import NetworkOutput, PairOutput
 from scorediff.solvers.plan import problem_for, resolve
 
@@ -187,14 +186,19 @@ def test_gradients_flow_through_what_had_to_be_copied():
     assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1] != 0
 
 
+def in_own_memory(make):
+    """The output that `make()` gives, as whoever keeps it has it."""
+    return NetworkOutput(START, make(), ((1.0, 1.0), (1.0, 0.0))).in_own_memory().output
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda x: NET(x),
-        lambda x: NET(x)[:, :3],
-        lambda x: NET(x).chunk(2, dim=1)[1],
-        lambda x: NET(x).reshape(-1, 2, 2)[:, 0].contiguous(),
-        lambda x: (NET(x), None)[0],
+        lambda: NET(START),
+        lambda: NET(START)[:, :3],
+        lambda: NET(START).chunk(2, dim=1)[1],
+        lambda: NET(START).reshape(-1, 2, 2)[:, 0].contiguous(),
+        lambda: (NET(START), None)[0],
     ],
     ids=["module", "slice", "half", "reshaped", "of several"],
 )
@@ -202,15 +206,15 @@ def test_gradients_flow_through_what_had_to_be_copied():
 def test_an_output_that_nobody_else_holds_is_not_copied(make, mode):
     places = []
 
-    def net(x):
-        output = make(x)
+    def noted():
+        output = make()
         places.append(output.data_ptr())
         return output
 
     with mode():
-        assert own_memory([net(START)]).data_ptr() == places[0]
-        kept = net(START)
-        assert own_memory([kept]).data_ptr() != places[1] == kept.data_ptr()
+        assert in_own_memory(noted).data_ptr() == places[0]
+        kept = noted()
+        assert in_own_memory(lambda: kept).data_ptr() != places[1] == kept.data_ptr()
 
 
 def leaf_with_a_gradient():
@@ -221,25 +225,25 @@ def leaf_with_a_gradient():
 
 
 @pytest.mark.parametrize(
-    "held, hand_out",
+    "make, hand_out",
     [
-        (lambda: torch.ones(3), lambda held: held),
-        (lambda: torch.ones(3), lambda held: held.detach()),
-        (lambda: torch.ones(2, 3), lambda held: held[1]),
-        (lambda: torch.ones(2, 3), lambda held: held[1].reshape(1, 3)),
-        (lambda: torch.ones(2, 3).chunk(2), lambda held: held[0].detach()),
-        (leaf_with_a_gradient, lambda held: held.grad),
-        (lambda: np.ones(3), lambda held: torch.from_numpy(held)),
-        (lambda: bytearray(12), lambda held: torch.frombuffer(held, dtype=torch.float32)),
+        (lambda: torch.ones(3), lambda kept: kept),
+        (lambda: torch.ones(3), lambda kept: kept.detach()),
+        (lambda: torch.ones(2, 3), lambda kept: kept[1]),
+        (lambda: torch.ones(2, 3), lambda kept: kept[1].reshape(1, 3)),
+        (lambda: torch.ones(2, 3).chunk(2), lambda kept: kept[0].detach()),
+        (leaf_with_a_gradient, lambda kept: kept.grad),
+        (lambda: np.ones(3), lambda kept: torch.from_numpy(kept)),
+        (lambda: bytearray(12), lambda kept: torch.frombuffer(kept, dtype=torch.float32)),
     ],
     ids=["the same", "an alias", "a row", "a view", "a half", "a gradient", "numpy's", "bytes"],
 )
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_an_output_in_memory_that_somebody_else_holds_is_copied(held, hand_out, mode):
+def test_an_output_in_memory_that_somebody_else_holds_is_copied(make, hand_out, mode):
     with mode():
-        kept = held()
+        kept = make()
         place = hand_out(kept).data_ptr()
-        own = own_memory([hand_out(kept)])
+        own = in_own_memory(lambda: hand_out(kept))
         assert own.data_ptr() != place and torch.equal(own, hand_out(kept))
 
 
@@ -255,23 +259,27 @@ def test_what_was_made_of_an_output_before_it_was_copied_is_made_again():
 @pytest.mark.parametrize(
     "saved", [lambda: NET, lambda: torch.export.export(NET, (START,)).module()], ids=["module", "exported"]
 )
-def test_a_run_copies_no_output_of_an_ordinary_network(saved, monkeypatch):
-    net, asked, copied = saved(), [], []
+def test_a_run_copies_no_output_of_an_ordinary_network(saved):
+    net, made, found = saved(), [], []
 
-    def watched(box):
-        before = box[0].data_ptr()
-        asked.append(own_memory(box))
-        copied.append(asked[-1].data_ptr() != before)
-        return asked[-1]
+    def noted(x, t):
+        output = net(x)
+        made.append(output.data_ptr())
+        return output
 
-    monkeypatch.setattr("scorediff.denoiser.output.own_memory", watched)
-    solved(sd.Denoiser(lambda x, t: net(x), SCHEDULE, sd.NoisePrediction()), sd.DPMSolverPP(2))
-    assert copied == [False] * 6
+    class Looks(sd.Solver):
+        def run(self, problem, x, grid, noise):
+            for t, s in grid.pairs():
+                found.append(problem.denoiser(t, x).output.data_ptr())
+                yield s, x
+
+    solved(sd.Denoiser(noted, SCHEDULE, sd.NoisePrediction()), Looks())
+    assert found == made and len(made) == 6
 
 
 def test_values_inside_a_transform_of_torch_pass_as_they_are():
     def made(x):
-        return NetworkOutput(x, 2 * x, ((1.0, 1.0), (1.0, 0.0))).in_own_memory()[0]
+        return in_own_memory(lambda: 3 * x)
 
     assert torch.equal(torch.func.vmap(made)(START), 3 * START)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from scorediff._core import registry
 from scorediff._core.conditions import Conditions
 from scorediff._core.reprs import brief
-from scorediff._core.states import per_sample, private, version
+from scorediff._core.states import per_sample, version
 from scorediff.denoiser.output import ModelOutput, PairOutput
 from scorediff.predictions import DataPrediction, Prediction
 from scorediff.schedules import Schedule
@@ -160,7 +160,8 @@ class CallableDenoiser(DenoiserBase):
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         written = version(x)
-        found = self.function(t, private(x), **cond)
+        # in inference mode torch counts no writes
+        found = self.function(t, x.clone() if isinstance(x, Tensor) and x.is_inference() else x, **cond)
         if version(x) != written:
             raise ValueError(f"{brief(self.function)} wrote into the state that it was given: let it work on x.clone()")
         if isinstance(found, ModelOutput):  # that of a denoiser which the function calls, with its counts

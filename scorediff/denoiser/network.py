@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scorediff._core import registry
 from scorediff._core.conditions import Conditions
 from scorediff._core.reprs import brief
-from scorediff._core.states import per_sample, private, version
+from scorediff._core.states import per_sample
 from scorediff.denoiser.base import DenoiserBase
 from scorediff.denoiser.output import NetworkOutput
 from scorediff.predictions import Prediction
@@ -88,14 +88,16 @@ class Denoiser(DenoiserBase):
             times = torch.full((len(x),), number, dtype=time_dtype, device=x.device)
         else:
             times = torch.as_tensor(number, dtype=time_dtype).to(x.device)
-        scaled = private(x) if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
-        written = version(x)
+        scaled = x if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
+        written = None if x.is_inference() else x._version  # in inference mode torch counts no writes
+        if written is None and scaled is x:
+            scaled = x.clone()
         try:
             output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
         except RuntimeError as error:
             _explain(first, x, cond, error)
             raise
-        if version(x) != written:
+        if written is not None and x._version != written:
             raise ValueError(
                 "the network wrote into its input, the state: give it a copy, lambda x, t: net(x.clone(), t)"
             )

@@ -6,7 +6,7 @@ from typing import Any, Self, final, overload
 
 from torch import Tensor, add
 
-from scorediff._core.states import own_memory, per_sample
+from scorediff._core.states import ALONE, holders, per_sample
 from scorediff.predictions import Pair, VPrediction
 from scorediff.schedules import Schedule
 
@@ -99,10 +99,8 @@ class NetworkOutput(ModelOutput):
         return [(to_data * p + to_noise * r, self.x), (to_data * q + to_noise * s, self.output)]
 
     def in_own_memory(self) -> Self:
-        box = [self.output]
-        del self.output  # with the parts, which may be views of it
-        self._parts = [None, None]
-        self.output = own_memory(box)
+        if holders(self.output) not in ALONE:
+            self.output, self._parts = self.output.clone(), [None, None]
         return self
 
     def as_network(self, schedule: Schedule, t: Any, x: Tensor) -> "NetworkOutput":
@@ -145,9 +143,9 @@ class PairOutput(ModelOutput):
         return [(to_data, self._pair[0]), (to_noise, self._pair[1])]
 
     def in_own_memory(self) -> Self:
-        data, noise = ([v] for v in self._pair)
-        del self._pair
-        self._pair = (own_memory(data), own_memory(noise))
+        if holders(self._pair[0]) not in ALONE or holders(self._pair[1]) not in ALONE:
+            data, noise = self._pair
+            self._pair = (data.clone(), noise.clone())
         return self
 
     def as_network(self, schedule: Schedule, t: Any, x: Tensor) -> NetworkOutput:
