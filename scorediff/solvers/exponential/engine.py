@@ -1,5 +1,7 @@
 """What every exponential integrator is: plans of steps, made on the host for a whole grid, and one loop over them."""
 
+import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,6 +109,12 @@ class StepPlan(NamedTuple):
     order: int | None = None
     inside: bool = False
 
+    @property
+    def finite(self) -> bool:
+        """Whether all its coefficients are finite numbers."""
+        numbers = [(s.x, s.data, s.noise, *(w for _, w in s.history), *s.fresh, *s.remembered) for s in self.stages]
+        return all(map(math.isfinite, itertools.chain(*numbers)))
+
     def after(self, evaluations: int) -> "StepPlan":
         """The same where so many evaluations came before."""
         if not evaluations:
@@ -158,12 +166,22 @@ class ExponentialIntegrator(Solver):
 
     def stepper(self, problem: Any, segments: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
         # a one-step method does not mind that one segment does not start where the last one ended
-        run, plans = _run_of(self, problem, noise), list(self._plans(GridSteps.apart(problem, segments)))
+        run, plans = _run_of(self, problem, noise), self._plans(GridSteps.apart(problem, segments))
         return lambda n, x: run(plans[n], x)
 
-    def _plans(self, steps: GridSteps) -> Iterator[tuple[StepPlan, ...]]:
-        """The plan of every step, one for each variance."""
-        return zip(*(self.plan(steps, part) for part in self.part.components), strict=True)
+    def _plans(self, steps: GridSteps) -> list[tuple[StepPlan, ...]]:
+        """The plan of every step, one for each variance. Raises ValueError for a step that has none of finite numbers,
+        before the network is called.
+        """
+        with np.errstate(all="ignore"):
+            plans = list(zip(*(self.plan(steps, part) for part in self.part.components), strict=True))
+        for step in itertools.chain(*plans):
+            if not step.finite:
+                raise ValueError(
+                    f"the step of {self!r} from t = {step.start!r} to {step.t!r} is not made of finite numbers: these "
+                    "nodes lie too close together, or reach too far; leave one out of grid="
+                )
+        return plans
 
 
 class _Run:
