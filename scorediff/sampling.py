@@ -13,6 +13,7 @@ from scorediff.noise import Noise, start_noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver, Step
+from scorediff.solvers.gain import warn_of_gain
 from scorediff.solvers.plan import Plan, prepare
 from scorediff.solvers.solution import Solution, merged
 from scorediff.solvers.solve import carry
@@ -94,7 +95,8 @@ def sample(
     `device` and `dtype` default to the network's (float32 around one in half precision, and for a callable without
     parameters). `batch_size` samples run at a time; which ones run together changes nothing but the network's own
     rounding. The other arguments are those of `solve`: exactly one of `steps`, `evaluations` and `grid` for a solver on
-    a fixed grid, none of them for an adaptive one.
+    a fixed grid, none of them for an adaptive one. A run of few steps that makes errors of the network more than ten
+    times as large is warned of, as `solvers.GainWarning`.
 
     Raises TypeError unless exactly one of `shape` and `x` is given; TypeError or ValueError, naming the value and the
     way out, for whatever else cannot be run.
@@ -117,6 +119,7 @@ def sample(
         terminal=terminal,
     )
     _check_falling(plan.grid)
+    warn_of_gain(plan)
     whole = _whole(shape, x)
     rows = _sample_ids(ids, whole[0])
     conditions = Conditions.of(cond or {}, whole[0])

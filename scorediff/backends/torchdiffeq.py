@@ -23,7 +23,8 @@ from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import AdaptiveSolver, Solver
 from scorediff.solvers.tolerances import check_tolerance
-from scorediff.spacings import Grid, Spacing, UniformIn
+from scorediff.spacings import Grid, Spacing
+from scorediff.spacings.log_shift import for_runge_kutta
 
 __all__ = [
     "TorchDiffEq",
@@ -178,7 +179,7 @@ class TorchDiffEqFixed(Solver):
 
     @property
     def spacing(self) -> Spacing:
-        return UniformIn(self.coordinates)
+        return for_runge_kutta(self.coordinates, self.order)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         self.coordinates.check(problem.schedule, grid.start, grid.end)

@@ -11,6 +11,7 @@ from scorediff.linear_parts import LinearPart, NoisePart
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers.exponential.engine import check_kind
 from scorediff.solvers.exponential.multistep import History, Multistep, lagrange_weights
+from scorediff.spacings import Spacing, UniformLogShift
 
 __all__ = [
     "DEIS",
@@ -124,7 +125,8 @@ class DEIS(_Adams):
 
         x_s / alpha_s = x_t / alpha_t + sum_j C_j E_j,   C_j = INT l_j d(sigma / alpha), l_j in time
 
-    Its weights are integrated to rounding.
+    Its weights are integrated to rounding. Polynomials in time amplify errors on even steps in the log-SNR, which lie
+    close together in time at both ends of a run: hence the default spacing.
 
     `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
     variable, time.
@@ -135,6 +137,10 @@ class DEIS(_Adams):
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2204.13902"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"deis-tab{k - 1}": {"k": k} for k in (1, 2, 3, 4)}
+
+    @property
+    def spacing(self) -> Spacing:
+        return UniformLogShift()
 
 
 @dataclass(frozen=True)
