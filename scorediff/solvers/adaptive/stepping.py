@@ -49,6 +49,7 @@ class Stepping:
         size = self.t.shape
         self.s = np.asarray(self.variable(self.t)) + np.zeros(size)
         self.goals = np.asarray(self.variable(self.segments.ends))
+        self.begins = np.append(self.variable(self.segments.start), self.goals[:-1])
         self.h, self.error = np.zeros(size), np.zeros(size)
         # the errors of the last two steps that passed, in units of the tolerance
         self.before, self.before_that = np.ones(size), np.ones(size)
@@ -80,7 +81,10 @@ class Stepping:
 
     def time(self, rows: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Times at values of the variable, kept inside the segment of each sample where rounding would leave it."""
-        return np.clip(self.inverse(s), *self.segments.bounds(self.segment[rows]))
+        segment = self.segment[rows]
+        begin, end = self.begins[segment], self.goals[segment]
+        s = np.clip(s, np.minimum(begin, end), np.maximum(begin, end))
+        return np.clip(self.inverse(s), *self.segments.bounds(segment))
 
     def here(self, rows: np.ndarray) -> np.ndarray:
         """The times to evaluate at where some samples are: beyond a discontinuity that they stand on."""
