@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from discovery import SCHEDULES, by_day
+from discovery import SCHEDULES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,20 +56,27 @@ def sampled(target, schedule, solver, n, seed=0, disturbance=0.0, path=Shallow, 
     return sd.solve(sde, x, solver, seed=seed, noise=path).check()
 
 
-CASES = [
-    *((name, SCHEDULE, rtol, seed) for name in TARGETS for rtol in (3e-2, 1e-2) for seed in (0, 1)),
-    *((name, schedule, 3e-2, 2) for name in TARGETS for schedule in SCHEDULES),
-]
+def stirred(target, schedule, rtol, seed):
+    """A run, and how far rounding errors of float32 in every output move each of its samples."""
+    plain, moved = (sampled(target, schedule, AdaptiveSDE(rtol), 32, seed, size) for size in (0.0, 1e-7))
+    same = (moved.evaluations == plain.evaluations) & (moved.rejected == plain.rejected)
+    return plain, np.where(same, (moved.x - plain.x).abs().amax(1).numpy(), np.inf)
 
 
-@pytest.mark.parametrize(("name", "schedule", "rtol", "seed"), by_day(CASES, CASES[:1]), ids=str)
-def test_a_disturbance_of_every_output_by_rounding_moves_a_sample_by_no_more(name, schedule, rtol, seed):
-    target, solver, n = TARGETS[name], AdaptiveSDE(rtol), 32
-    plain = sampled(target, schedule, solver, n, seed)
-    moved = sampled(target, schedule, solver, n, seed, disturbance=1e-7)
-    assert (moved.x - plain.x).abs().max() < 1e-5
-    assert np.array_equal(moved.evaluations, plain.evaluations) and np.array_equal(moved.rejected, plain.rejected)
+def test_a_disturbance_of_every_output_by_rounding_moves_a_sample_by_no_more():
+    plain, distance = stirred(TARGETS["two modes"], SCHEDULE, 3e-2, 0)
+    assert distance.max() < 1e-5
     assert plain.rejected.mean() > 0.5
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("rtol", [3e-2, 1e-2])
+@pytest.mark.parametrize("schedule", [*SCHEDULES, sd.RectifiedFlow(3.0)], ids=repr)
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_disturbance_moves_samples_on_any_schedule(name, schedule, rtol):
+    _, distance = stirred(TARGETS[name], schedule, rtol, 1)
+    # one in ten thousand has a step on the edge of a cell: not two of them in a batch
+    assert np.sort(distance)[-2] < 1e-5
 
 
 def test_float32_makes_of_a_sample_what_float64_makes_of_it():
