@@ -30,6 +30,9 @@ __all__ = [
     "Time",
 ]
 
+#: So far, relative to its size, rounding may carry a variable beyond an end.
+_ULPS = 4 * np.finfo(np.float64).eps
+
 
 @dataclass(frozen=True)
 class IntegrationVariable(ABC):
@@ -65,8 +68,21 @@ class RatioVariable(IntegrationVariable):
         return self.of(schedule.alpha(t), schedule.sigma(t))
 
     def time(self, schedule: Schedule, s: Any) -> Any:
+        """`t` where the variable is `s`, inside the domain of `schedule`.
+
+        Raises ValueError for an `s` that the domain does not reach, by more than the rounding of `s` itself.
+        """
         with np.errstate(divide="ignore"):
-            return schedule.time_at(-np.log(self.ratio(s)))
+            lowest, highest = np.sort(self.value(schedule, np.array(schedule.domain)))
+            # where the variable is flat in the log-SNR, a rounding of it is far more than one of the log-SNR
+            inside = np.clip(s, lowest - _ULPS * abs(lowest), highest + _ULPS * abs(highest)) == s
+            if not np.all(inside):
+                value = np.asarray(s)[~inside].flat[0]
+                raise ValueError(
+                    f"{value:.9g} is outside [{lowest:.9g}, {highest:.9g}], all that {self!r} reaches on {schedule!r}"
+                )
+            log_snr = -np.log(np.maximum(self.ratio(np.clip(s, lowest, highest)), 0.0))
+        return schedule.time_at(np.clip(log_snr, *schedule.log_snr_range))
 
 
 @dataclass(frozen=True)

@@ -164,10 +164,13 @@ class VPDiscrete(_VariancePreserving):
         table = value(rows)
         left = np.clip(np.searchsorted(-table, -log_alpha) - 1, 0, rows.size - 2)
         t = np.interp(-log_alpha, -table, rows)
+        moving = np.ones(np.shape(t), dtype=bool)
         for _ in range(8):
             step = (value(t) - log_alpha) / slope(t)
-            t = np.clip(t - step, rows[left], rows[left + 1])
-            if np.all(np.abs(step) <= np.spacing(t)):
+            # what has converged stays as it is, whatever the others do: a time never depends on its neighbours
+            t = np.where(moving, np.clip(t - step, rows[left], rows[left + 1]), t)
+            moving &= np.abs(step) > np.spacing(t)
+            if not moving.any():
                 break
         return t
 
