@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from leftovers import left_by_a_killed_process
 
 import scorediff as sd
 from scorediff._core.files import write_whole
@@ -50,7 +51,7 @@ def test_a_damaged_file_is_made_again_and_half_ones_are_removed(tmp_path):
     whole.path(0).write_bytes(b"")
     whole.path(1).write_bytes(before["samples-000001.npz"][:-50])
     whole.path(2).write_bytes(before["samples-000003.npz"])
-    (tmp_path / ".samples-000002-0123abcd.npz").write_bytes(b"half")
+    left_by_a_killed_process(whole.path(2)).write_bytes(b"half")
     assert whole.missing() == [0, 1, 2]
     sample_shards(FLOW, sd.DDIM(), (2,), tmp_path, **HOW)
     assert files(tmp_path) == before

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from discovery import PREDICTIONS, SCHEDULES, by_day, label
+from leftovers import left_by_a_killed_process
 from safetensors import SafetensorError
 from scipy import stats
 
@@ -304,7 +305,7 @@ def test_a_run_is_averaged_afterwards_as_it_would_have_been_on_the_way(tmp_path)
         reconstruct(tmp_path / "run", 0.005)
     kept = tmp_path / "run" / "averages-00000160.safetensors"
     kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"averages-00000160.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"averages-00000160.safetensors is damaged"):
         reconstruct(tmp_path / "run", 0.1)
 
 
@@ -449,7 +450,7 @@ def test_a_folder_in_which_nothing_was_saved_is_as_good_as_a_new_one(tmp_path):
 
     with pytest.raises(Killed):
         train(points(), tmp_path, tiny(steps=4), averages=4, callback=killed, progress=False)
-    (tmp_path / ".state-0123abcd.safetensors").write_bytes(b"half")
+    left_by_a_killed_process(tmp_path / "state.safetensors").write_bytes(b"half")
     found = train(points(), tmp_path, tiny(lr=0.5), averages=0, progress=False)
     assert found.card["recipe"]["lr"] == 0.5
     assert not list(tmp_path.glob(".state*")) and not list(tmp_path.glob("averages*"))
