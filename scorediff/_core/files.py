@@ -36,6 +36,7 @@ _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _PROCESS = secrets.token_hex(4)
 _PART = re.compile(r"\.(?P<stem>.+)-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})-[0-9a-f]{8}(\.[^.]*)?")
 _DAY = 86_400.0
+_DEEPEST = 64  # objects of JSON in one another; what is written here has some five
 
 
 def expanded(path: str | Path) -> Path:
@@ -230,9 +231,17 @@ def read_json(path: Path, text: str | bytes | None = None) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if _is_nested(found, _DEEPEST):
+        raise ValueError(f"{path} is damaged: it is nested more than {_DEEPEST} deep")
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged: it holds {_short(found)}, and an object {{...}} is wanted")
     return found
+
+
+def _is_nested(value: Any, deep: int) -> bool:
+    """Whether lists and objects lie more than so many `deep` in one another."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return deep == 0 or any(_is_nested(each, deep - 1) for each in inner)
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,10 +272,7 @@ def agree(path: Path, settings: Mapping[str, Any], kind: str, *, anew: bool = Fa
 def check_agreement(place: Path, before: Mapping[str, Any], settings: Mapping[str, Any], kind: str) -> None:
     """Raise ValueError, naming what differs, where `place` holds a `kind` that was made `before` otherwise."""
     now = plain(settings)
-    try:
-        differ = [words for key in now | dict(before) for words in _differences(key, before.get(key), now.get(key))]
-    except RecursionError as error:
-        raise ValueError(f"{place} is damaged: its settings are nested without end") from error
+    differ = [words for key in now | dict(before) for words in _differences(key, before.get(key), now.get(key))]
     if differ:
         listed = ", ".join(differ[:4]) + (f" and {len(differ) - 4} more" if len(differ) > 4 else "")
         raise ValueError(f"{place} holds another {kind} ({listed}): ask for the same, or name a new folder")

@@ -146,7 +146,7 @@ def _place(name: str | Path) -> Path:
 def _schedule(path: Path, said: dict[str, Any]) -> Schedule:
     try:
         return registry.from_dict(Schedule, said)  # type: ignore[type-abstract]
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
             f"the schedule of {path} cannot be made from its header ({error}): where it was user-defined, in Python, "
             "give it as schedule="
@@ -156,7 +156,7 @@ def _schedule(path: Path, said: dict[str, Any]) -> Schedule:
 def _made(path: Path, base: Any, said: dict[str, Any]) -> Any:
     try:
         return registry.from_dict(base, said)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} has a damaged header: {error}") from error
 
 
@@ -166,14 +166,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _KEY not in words:
         raise ValueError(f"{path} holds weights alone: Denoiser(net, schedule, prediction) says what they mean")
     found = read_json(path, words[_KEY])
-    if found.get("format") != _FORMAT:
-        raise ValueError(f"{path} is of format {registry.shown(found.get('format'))}, and this version takes {_FORMAT}")
+    known = found.get("format")
+    if type(known) is not int or known != _FORMAT:
+        raise ValueError(f"{path} is of format {registry.shown(known)}, and this version takes {_FORMAT}")
     missing = _ENTRIES.keys() - found.keys()
     if missing:
         raise ValueError(f"{path} has a damaged header: it lacks {', '.join(sorted(missing))}")
+    unknown = found.keys() - _ENTRIES.keys() - {"format"}
+    if unknown:
+        raise ValueError(f"{path} has a damaged header: unknown entries {registry.shown(sorted(unknown))}")
     try:
         said = {name: registry.from_plain(kind, found[name], name) for name, kind in _ENTRIES.items()}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} has a damaged header: {error}") from error
     shape, classes, names = said["shape"], said["classes"], said["names"]
     if not shape or min(shape) < 1 or math.prod(shape) > _LARGEST:

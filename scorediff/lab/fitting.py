@@ -29,8 +29,8 @@ def fitting(path: Path, weights: Mapping[str, Tensor], build: Callable[[], M]) -
     except ModuleNotFoundError:
         raise
     except Exception as error:  # a network of another library's raises whatever it meets in numbers that cannot be
-        words = " ".join(str(error).split())
-        raise ValueError(f"{path} does not fit the network that it describes: {words}") from error
+        words, *_ = str(error).splitlines() or [type(error).__name__]  # torch adds where in its own code
+        raise ValueError(f"{path} does not fit the network that it describes: {words[:200]}") from error
     differ = [
         f"{name} of shape {shapes.get(name, 'none')} for {wanted.get(name, 'none')}"
         for name in wanted | shapes

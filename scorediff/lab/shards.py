@@ -189,11 +189,8 @@ def _refuse_stranger(path: Path, manifest: dict[str, Any]) -> None:
     is_sealed = check_arrays(path)
     if is_sealed and said is not None:
         check_agreement(path, read_json(path, said), manifest, _KIND)
-    elif is_sealed is None and said is None and _is_archive(path):
-        raise ValueError(
-            f"{path} does not say what made it, and would be taken for one of these samples: move it away, "
-            "or name a new folder"
-        )
+    elif said is None and is_sealed is not False and _is_archive(path):
+        raise ValueError(f"{path} does not say what made it: move it away, or name a new folder")
 
 
 def _is_archive(path: Path) -> bool:
