@@ -85,10 +85,9 @@ def check_writable(path: str | Path) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"cannot write {path}: the folder {folder} does not exist; make it first")
     if not folder.is_dir():
-        raise NotADirectoryError(f"cannot write {path}: {folder} is a file, not a folder")
+        raise NotADirectoryError(f"cannot write {path}: {folder} is a {_kind(folder)}, not a folder; name another")
     if whole.exists() and not whole.is_file():
-        kind = "folder" if whole.is_dir() else "device"
-        raise IsADirectoryError(f"cannot write {path}: it is a {kind}; name a file")
+        raise IsADirectoryError(f"cannot write {path}: it is a {_kind(whole)}; name a file")
     part = _beside(whole)
     try:
         part.touch()
@@ -105,10 +104,13 @@ def folder_in_full(path: str | Path) -> Path:
     whole = in_full(path)
     there = next(place for place in (whole, *whole.parents) if place.exists())
     if not there.is_dir():
-        kind = "file" if there.is_file() else "device"
         where = f"{path}" if there == whole else f"cannot make this folder {path}: {there}"
-        raise ValueError(f"{where} is a {kind}: name a folder")
+        raise ValueError(f"{where} is a {_kind(there)}: name a folder")
     return whole
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "file" if path.is_file() else "device"
 
 
 def check_folder(path: str | Path) -> Path:
