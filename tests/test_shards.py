@@ -194,7 +194,7 @@ def test_two_processes_in_one_folder_share_the_work_and_leave_it_whole(tmp_path)
 
         sample_shards(sd.ProbabilityFlow(Labelled()), sd.DDIM(), (2,), shared, labels=made, **how)
 
-    for _ in range(3):
+    for _ in range(2):
         both = [multiprocessing.get_context("fork").Process(target=work, args=(name,)) for name in "ab"]
         for process in both:
             process.start()
@@ -351,3 +351,6 @@ def test_a_command_that_is_killed_three_times_and_shared_by_two_processes_makes_
     shared = (*python, "torch.distributed.run", "--nproc-per-node", "2", "-m")
     subprocess.run(command(tmp_path / "shared", *shared), check=True, timeout=300)
     assert files(tmp_path / "whole") == files(tmp_path / "parts") == files(tmp_path / "shared")
+    both = [subprocess.Popen(command(tmp_path / "both", *python)) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert files(tmp_path / "both") == files(tmp_path / "whole")

@@ -16,6 +16,7 @@ from scipy import stats
 
 import scorediff as sd
 from scorediff._core import registry
+from scorediff._core.sealed import read_tensors, write_tensors
 from scorediff.lab.checkpoints import load
 from scorediff.lab.data import Data
 from scorediff.lab.networks import MLP, DiffusersUNet, Network, UNet
@@ -550,6 +551,39 @@ def test_a_damaged_state_is_named(tmp_path):
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"state.safetensors is damaged .*remove it"):
         train(points(), tmp_path / "run", tiny(), progress=False)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    ["[]", "{}", '{"step": "4", "seconds": 1.0, "scaler": null}', '{"step": true, "seconds": 1.0, "scaler": null}',
+     '{"step": 4, "seconds": NaN, "scaler": null}', '{"step": 4, "seconds": 1.0, "scaler": []}', "[" * 100_000],
+    ids=lambda text: text[:60],
+)  # fmt: skip
+def test_a_state_with_other_numbers_is_named(tmp_path, numbers):
+    train(points(), tmp_path / "run", tiny(steps=2), averages=0, progress=False)
+    state = tmp_path / "run" / "state.safetensors"
+    tensors, _ = read_tensors(state, "numbers")
+    write_tensors(state, tensors, {"numbers": numbers})
+    with pytest.raises(ValueError, match=r"state.safetensors is damaged .*remove it to begin"):
+        train(points(), tmp_path / "run", tiny(steps=2), averages=0, progress=False)
+
+
+def test_a_run_whose_averages_are_of_another_network_is_refused_by_name(tmp_path):
+    for width in (16, 32):
+        recipe = tiny(steps=2, network=MLP(width, 1))
+        train(points(), tmp_path / str(width), recipe, averages=2, progress=False)
+    stranger = tmp_path / "16" / "averages-00000001.safetensors"
+    stranger.write_bytes((tmp_path / "32" / stranger.name).read_bytes())
+    with pytest.raises(ValueError, match=r"averages-00000001.safetensors does not hold the averages of width 0.05"):
+        reconstruct(tmp_path / "16", 0.1)
+
+
+@pytest.mark.parametrize("config", ["[]", "{", '{"name": "a program of others"}'])
+def test_the_settings_of_something_else_are_not_overwritten_by_a_run(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"config.json .*name a new"):
+        train(points(), tmp_path, tiny(), progress=False)
+    assert (tmp_path / "config.json").read_text() == config
 
 
 @pytest.mark.parametrize(
