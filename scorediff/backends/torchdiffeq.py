@@ -78,6 +78,7 @@ class TorchDiffEq(AdaptiveSolver):
     atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
 
+    depends_on_batch = True
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants(*_ADAPTIVE)
 
@@ -121,6 +122,7 @@ class TorchDiffEqSciPy(AdaptiveSolver):
     atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
 
+    depends_on_batch = True
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torchdiffeq-scipy-solver": {}}
 
@@ -249,6 +251,7 @@ class TorchDiffEqAdamsMoulton(Solver):
 
     linear = False
     one_step = False
+    depends_on_batch = True
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants("implicit_adams", "fixed_adams")
 

@@ -114,6 +114,11 @@ class Solver(ABC):
         return False
 
     @property
+    def depends_on_batch(self) -> bool:
+        """Whether a sample depends on those that are run beside it."""
+        return False
+
+    @property
     def needs_path(self) -> bool:
         """Whether it asks for the noise of intervals that overlap, so that it wants a Brownian path."""
         return False
