@@ -116,5 +116,13 @@ def test_a_step_that_is_not_made_of_numbers_is_refused_with_its_nodes_before_the
         raise AssertionError("called")
 
     flow = sd.ProbabilityFlow(sd.Denoiser(network, sd.VPLinear(), sd.NoisePrediction()))
-    with pytest.raises(ValueError, match=r"from t = 0\.9 to 0\.5 is not made of finite numbers.*leave one out"):
+    with pytest.raises(ValueError, match=r"t = 0\.9 to 0\.5 is not made of finite numbers.*leave one out"):
         sd.solve(flow, torch.zeros(1, 2), Broken(2), grid=[0.9, 0.5, 0.1])
+
+
+def test_coefficients_that_half_precision_cannot_hold_are_refused_before_the_network_is_called():
+    flow = sd.ProbabilityFlow(TARGET.denoiser(sd.EDM(1e-5, 1e3)))
+    x = torch.zeros(1, 2, dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"not made of finite numbers of torch\.float16.*another dtype"):
+        sd.solve(flow, x, "dpm++2m", grid=[1e-5, 1e3])
+    assert sd.solve(flow, x.float(), "dpm++2m", grid=[1e-5, 1e3]).x.isfinite().all()

@@ -1,13 +1,13 @@
 """What every exponential integrator is: plans of steps, made on the host for a whole grid, and one loop over them."""
 
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from scorediff._core.states import Workspace, version
@@ -109,11 +109,11 @@ class StepPlan(NamedTuple):
     order: int | None = None
     inside: bool = False
 
-    @property
-    def finite(self) -> bool:
-        """Whether all its coefficients are finite numbers."""
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Whether all its coefficients are finite numbers of a dtype."""
+        largest = torch.finfo(dtype).max
         numbers = [(s.x, s.data, s.noise, *(w for _, w in s.history), *s.fresh, *s.remembered) for s in self.stages]
-        return all(map(math.isfinite, itertools.chain(*numbers)))
+        return all(abs(number) <= largest for number in itertools.chain(*numbers))
 
     def after(self, evaluations: int) -> "StepPlan":
         """The same where so many evaluations came before."""
@@ -159,27 +159,28 @@ class ExponentialIntegrator(Solver):
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         run = _run_of(self, problem, noise)
-        for plan in self._plans(GridSteps.of(problem, grid)):
+        for plan in self._plans(GridSteps.of(problem, grid), x.dtype):
             x = run(plan, x)
             if not plan[0].inside:
                 yield Step(plan[0].t, x, plan[0].order)
 
     def stepper(self, problem: Any, segments: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
         # a one-step method does not mind that one segment does not start where the last one ended
-        run, plans = _run_of(self, problem, noise), self._plans(GridSteps.apart(problem, segments))
+        run, plans = _run_of(self, problem, noise), self._plans(GridSteps.apart(problem, segments), torch.float64)
         return lambda n, x: run(plans[n], x)
 
-    def _plans(self, steps: GridSteps) -> list[tuple[StepPlan, ...]]:
-        """The plan of every step, one for each variance. Raises ValueError for a step that has none of finite numbers,
-        before the network is called.
+    def _plans(self, steps: GridSteps, dtype: torch.dtype) -> list[tuple[StepPlan, ...]]:
+        """The plan of every step, one for each variance. Raises ValueError for a step that has none of finite numbers
+        of the state's `dtype`, before the network is called.
         """
         with np.errstate(all="ignore"):
             plans = list(zip(*(self.plan(steps, part) for part in self.part.components), strict=True))
         for step in itertools.chain(*plans):
-            if not step.finite:
+            if not step.fits(dtype):
                 raise ValueError(
-                    f"the step of {self!r} from t = {step.start!r} to {step.t!r} is not made of finite numbers: these "
-                    "nodes lie too close together, or reach too far; leave one out of grid="
+                    f"the step of {self!r} from t = {step.start!r} to {step.t!r} is not made of finite numbers of "
+                    f"{dtype}: these nodes lie too close together, or too far apart; leave one out of grid=, add one "
+                    "between, or give a state of another dtype"
                 )
         return plans
 
