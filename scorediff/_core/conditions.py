@@ -1,6 +1,8 @@
 """What a network is given besides the time and the state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -22,7 +24,7 @@ def shared(value: Any) -> Shared:
 
     Without this a tensor has a row for each sample, follows its samples into parts of a batch, and must have as many
     rows as there are samples. The network is given `value` itself, whole, whatever the batch; what is not a tensor is
-    shared in any case.
+    shared in any case, a list and a numpy array too: make a tensor of one that has a row for each sample.
 
     >>> import torch
     >>> net = lambda x, t, centre: (x - centre) * t[:, None]
@@ -30,7 +32,7 @@ def shared(value: Any) -> Shared:
     >>> model(0.5, torch.ones(4, 2), centre=shared(torch.tensor([1.0, 0.0]))).output[0].tolist()
     [0.0, 0.5]
     """
-    return Shared(value)
+    return value if isinstance(value, Shared) else Shared(value)
 
 
 class Conditions(dict[str, Any]):
@@ -56,7 +58,12 @@ class Conditions(dict[str, Any]):
             return cond
         if not cond:
             return cls({}, frozenset())
-        tensors = {name: value for name, value in cond.items() if isinstance(value, Tensor)}
+        known = _SHARED.get()
+        tensors = {
+            name: value
+            for name, value in cond.items()
+            if isinstance(value, Tensor) and not any(value is one for one in known)
+        }
         for name, value in tensors.items():
             if value.shape[:1] != (batch,):
                 raise ValueError(
@@ -65,6 +72,15 @@ class Conditions(dict[str, Any]):
                 )
         values = {name: value.value if isinstance(value, Shared) else value for name, value in cond.items()}
         return cls(values, frozenset(tensors))
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """While it lasts, tensors that are shared here are so for every denoiser that they are handed on to."""
+        token = _SHARED.set((*_SHARED.get(), *(v for k, v in self.items() if k not in self.per_sample)))
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
 
     def of_rows(self, rows: Any) -> "Conditions":
         """The conditions of some samples, given by a slice, an array or a tensor of indices."""
@@ -79,3 +95,7 @@ class Conditions(dict[str, Any]):
         n = len(prefix)
         names = frozenset(k[n:] for k in self.per_sample if k.startswith(prefix))
         return Conditions({k[n:]: v for k, v in self.items() if k.startswith(prefix)}, names)
+
+
+#: What is shared among the conditions of the denoisers that are being evaluated by functions that do not know it.
+_SHARED: ContextVar[tuple[Any, ...]] = ContextVar("shared", default=())

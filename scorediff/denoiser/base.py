@@ -144,9 +144,9 @@ class Rescheduled(DenoiserBase):
 class CallableDenoiser(DenoiserBase):
     """A user-defined `function` `(t, x, **cond) -> (data, noise)` on a `schedule`.
 
-    What is `shared` among the conditions is unwrapped. A denoiser that hands conditions on to another one, or has more
-    to say of itself, such as its discontinuities, is a subclass of `DenoiserBase` instead. Raises ValueError where
-    data or noise is not of the shape and dtype of the state.
+    What is `shared` among the conditions is unwrapped, and remains so for a denoiser that the function hands it on to.
+    A denoiser that has more to say of itself, such as its discontinuities, is a subclass of `DenoiserBase` instead.
+    Raises ValueError where data or noise is not of the shape and dtype of the state.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], schedule: Schedule) -> None:
@@ -156,7 +156,8 @@ class CallableDenoiser(DenoiserBase):
         return f"CallableDenoiser({brief(self.function)}, {self.schedule!r})"
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
-        found = self.function(t, x, **cond)
+        with cond.unwrapped():
+            found = self.function(t, x, **cond)
         if isinstance(found, ModelOutput):  # that of a denoiser which the function calls, with its counts
             return found
         data, noise = found
