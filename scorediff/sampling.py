@@ -21,6 +21,8 @@ from scorediff.spacings import Grid, Spacing
 
 __all__ = ["add_noise", "encode", "prior", "sample"]
 
+_TAIL = 7.0  # of a standard normal: one entry in 10^12 lies beyond
+
 
 def prior(
     schedule: Schedule,
@@ -47,6 +49,7 @@ def prior(
     if not like.is_floating_point():
         raise TypeError(f"noise wants a floating dtype, got {dtype}")
     std = float(schedule.prior_std(t_start))
+    _check_range(std, like.dtype, f"t_start = {t_start:.6g}")
     return start_noise(seed, like, ids) * std
 
 
@@ -60,6 +63,7 @@ def add_noise(schedule: Schedule, x0: Tensor, t: float, *, seed: int = 0, ids: S
     if not x0.is_floating_point():
         raise TypeError(f"images of {x0.dtype} cannot hold noise: scale them to [-1, 1] as floats first")
     t = _inside(schedule, t)
+    _check_range(float(schedule.sigma(t)), x0.dtype, f"t = {t:.6g}")
     return x0 * float(schedule.alpha(t)) + start_noise(seed, x0, ids) * float(schedule.sigma(t))
 
 
@@ -227,6 +231,16 @@ def _inside(schedule: Schedule, t: float) -> float:
     if not lo <= t <= hi:
         raise ValueError(f"t = {t} is outside the domain [{lo!r}, {hi!r}] of {schedule!r}")
     return float(t)
+
+
+def _check_range(std: float, dtype: torch.dtype, where: str) -> None:
+    """Raise ValueError where noise of this standard deviation may be beyond what a dtype holds."""
+    largest = torch.finfo(dtype).max
+    if _TAIL * std > largest:
+        raise ValueError(
+            f"noise of standard deviation {std:g}, that at {where}, does not fit {dtype}, which ends at {largest:g}: "
+            "give it in float32 (dtype=torch.float32), or start at less noise"
+        )
 
 
 def _check_falling(grid: Grid) -> None:

@@ -6,9 +6,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 from torch import Tensor
 
-__all__ = ["Conditions", "Shared", "shared"]
+from scorediff._core.reprs import brief
+
+__all__ = ["Conditions", "Shared", "note_call", "shared"]
 
 
 @final
@@ -96,6 +99,31 @@ class Conditions(dict[str, Any]):
         names = frozenset(k[n:] for k in self.per_sample if k.startswith(prefix))
         return Conditions({k[n:]: v for k, v in self.items() if k.startswith(prefix)}, names)
 
+
+def note_call(error: Exception, what: str, x: Tensor, t: Any, number: Any, cond: Mapping[str, Any]) -> None:
+    """Add to an error from inside a function (`what` it is) what that was called with, the innermost first: the state
+    `x`, the time `t`, the number that stood for it, and the conditions.
+    """
+    if any(note.startswith(_CALLED) for note in vars(error).get("__notes__", ())):
+        return
+    said = [f"a state of {_shown(x)}", f"t = {_shown(t)}" + ("" if number is t else f", given as {_shown(number)}")]
+    said += [f"{name} = {_shown(value)}" for name, value in cond.items()] or ["no conditions"]
+    error.add_note(f"{_CALLED} {what} with {'; '.join(said)}")
+
+
+def _shown(value: Any) -> str:
+    """A tensor by its shape, dtype and device, times by their ends, anything else in brief."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)}, {value.dtype} on {value.device}"
+    if isinstance(value, np.ndarray):
+        ends = f", {value.min():.6g} .. {value.max():.6g}" if value.size and value.dtype.kind in "fiu" else ""
+        return f"array {value.shape}{ends}"
+    words = f"{value:.6g}" if isinstance(value, float) else brief(value)
+    return words if len(words) <= _LONG else f"{words[:_LONG]}..."
+
+
+_CALLED = "Raised in a call of"
+_LONG = 60
 
 #: What is shared among the conditions of the denoisers that are being evaluated by functions that do not know it.
 _SHARED: ContextVar[tuple[Any, ...]] = ContextVar("shared", default=())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorediff._core import registry
-from scorediff._core.conditions import Conditions
+from scorediff._core.conditions import Conditions, note_call
 from scorediff._core.reprs import brief
 from scorediff._core.states import per_sample
 from scorediff.denoiser.output import ModelOutput, PairOutput
@@ -157,7 +157,11 @@ class CallableDenoiser(DenoiserBase):
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         with cond.unwrapped():
-            found = self.function(t, x, **cond)
+            try:
+                found = self.function(t, x, **cond)
+            except Exception as error:
+                note_call(error, f"the denoiser {brief(self.function)}", x, t, t, cond)
+                raise
         if isinstance(found, ModelOutput):  # that of a denoiser which the function calls, with its counts
             return found
         data, noise = found

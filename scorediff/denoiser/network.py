@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scorediff._core import registry
-from scorediff._core.conditions import Conditions
+from scorediff._core.conditions import Conditions, note_call
 from scorediff._core.reprs import brief
 from scorediff._core.states import per_sample, version
 from scorediff.denoiser.base import DenoiserBase
@@ -92,8 +92,9 @@ class Denoiser(DenoiserBase):
         written = version(x)
         try:
             output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
-        except RuntimeError as error:
+        except Exception as error:
             _explain(first, x, cond, error)
+            note_call(error, f"the network {_named(self.net)}", x, t, number, cond)
             raise
         if version(x) != written:
             raise ValueError(
@@ -164,9 +165,9 @@ def _check_output(output: Any, x: Tensor, t: Any) -> None:
         )
 
 
-def _explain(first: Tensor | None, x: Tensor, cond: Mapping[str, Any], error: RuntimeError) -> None:
+def _explain(first: Tensor | None, x: Tensor, cond: Mapping[str, Any], error: Exception) -> None:
     """Raise ValueError where what a network was given lies on another device than it, or has another floating type."""
-    if first is None or not re.search("device|dtype|type", str(error)):
+    if first is None or not isinstance(error, RuntimeError) or not re.search("device|dtype|type", str(error)):
         return
     for name, value in {"the state": x, **{f"cond[{key!r}]": value for key, value in cond.items()}}.items():
         if not isinstance(value, Tensor):

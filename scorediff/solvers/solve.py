@@ -106,11 +106,11 @@ def carry(
         # a copy: a user-defined body may go on in place
         for step in solver.run(watched, x.clone(), grid, increments):
             record(step)
+            counter.steps += 1
             steps.advance()
             if callback is not None:
                 callback(Step(*step))
         sample = record.x if plan.terminal is None else plan.terminal(watched, grid.end, record.x)
-    bad = counter.first_bad(sample)
     settings = plan.settings() | {
         "denoiser": plan.problem.denoiser.to_dict(),
         "seed": increments.seed,
@@ -121,7 +121,7 @@ def carry(
         "device": str(x.device),
         "shape": list(x.shape),
     }
-    return record.solution(sample, counter, bad, settings)
+    return record.solution(sample, counter, settings)
 
 
 def _noise(solver: Solver, noise: type[Noise] | None) -> type[Noise]:
