@@ -472,7 +472,8 @@ def test_a_model_on_another_schedule_keeps_its_dtype_and_is_checked_before_it_is
             calls.append(t)
             return super().forward(x)
 
-    model = sd.Denoiser(Net(2, 2).double(), sd.VPDiscrete(), sd.NoisePrediction()).on(sd.VE()).on(sd.EDM())
+    table = sd.VPDiscrete()
+    model = sd.Denoiser(Net(2, 2).double(), table, sd.NoisePrediction(), time=table.index).on(sd.VE()).on(sd.EDM())
     with pytest.raises(ValueError, match=r"at t = 0.002 of EDM.*log-SNR 6.21461 is outside.*inside"):
         sd.sample(sd.ProbabilityFlow(model), (2, 2), sd.DDIM(), steps=3)
     assert not calls

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorediff._core import registry
 from scorediff._core.conditions import Conditions, note_call
@@ -57,6 +57,13 @@ class DenoiserBase(ABC):
     def made_of(self) -> tuple["DenoiserBase", ...]:
         """The denoisers that this one is made of, the one that it stands for first."""
         return ()
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """The networks and other functions that it calls itself, besides what it is made of: modules among its
+        attributes.
+        """
+        return tuple(value for value in vars(self).values() if isinstance(value, nn.Module))
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -154,6 +161,10 @@ class CallableDenoiser(DenoiserBase):
 
     def __repr__(self) -> str:
         return f"CallableDenoiser({brief(self.function)}, {self.schedule!r})"
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return (self.function,)
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         with cond.unwrapped():

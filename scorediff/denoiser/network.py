@@ -63,6 +63,10 @@ class Denoiser(DenoiserBase):
         return f"Denoiser({', '.join(said if self.time is None else [*said, f'time={brief(self.time)}'])})"
 
     @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return (self.net,)
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype, None for a callable without parameters."""
         first = _first_floating(self.net)
@@ -119,8 +123,22 @@ class Denoiser(DenoiserBase):
         return known
 
     def _numbers_at(self, t: Any) -> tuple[Any, Any, Any]:
-        coefficients = self.prediction.solve(self.schedule, t)
-        return coefficients, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
+        number = t if self.time is None else _checked_number(self.time(t), t)
+        return self.prediction.solve(self.schedule, t), self.prediction.input_scale(self.schedule, t), number
+
+
+def _checked_number(number: Any, t: Any) -> Any:
+    """What `time(t)` gave, one number or as many as there are times. Raises ValueError where it is not, or is NaN."""
+    try:
+        numbers = np.asarray(number, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"time(t) = {brief(number)} at t = {_first(t):.6g}: a number on the host is wanted") from error
+    if numbers.shape not in ((), np.shape(t)):
+        raise ValueError(f"time(t) is of shape {numbers.shape} for times of shape {np.shape(t)}: both must agree")
+    if np.isnan(numbers).any():
+        at = _first(t) if numbers.ndim == 0 else float(t[np.isnan(numbers)][0])
+        raise ValueError(f"time(t) is NaN at t = {at:.6g}: no network can be given that for the time")
+    return float(numbers) if numbers.ndim == 0 else numbers
 
 
 def _first_floating(net: Any) -> Tensor | None:

@@ -42,6 +42,10 @@ class ClassifierGuidance(Guidance):
         if not callable(self.log_prob):
             raise TypeError(f"log_prob must be a callable (x, t, **cond), got {type(self.log_prob).__name__}")
 
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return (self.log_prob,)
+
     def passed_on(self, cond: Conditions) -> Conditions:
         return cond.without(_PREFIX)
 

@@ -157,6 +157,8 @@ class Rescaled(Guidance):
 
     def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
         guided, plain = self.denoiser.pair(t, x, cond)
+        if not len(x):  # of which torch knows no standard deviation
+            return guided, plain
         of = self.prediction if self.of is None else self.of
         a, b = (per_sample(c, x) for c in of.row(self.schedule, t))
         output, before = (found[0] * a + found[1] * b for found in (guided, plain))

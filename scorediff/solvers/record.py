@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff._core.arrays import real
 from scorediff.solvers.base import Status, Step
 from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.solution import Solution
@@ -23,7 +24,7 @@ class Record:
 
     def __init__(self, x: Tensor, grid: Grid, save: bool | Sequence[float]) -> None:
         self._start, self._grid, self._steps = x, grid, 0
-        wanted = grid.times if save is True else np.asarray([] if save is False else save, dtype=np.float64)
+        wanted = grid.times if save is True else real("save", [] if save is False else save).numpy()
         missing = wanted[~np.isin(wanted, grid.times)]
         if missing.size:
             raise ValueError(
