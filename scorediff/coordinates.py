@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scorediff._core.arrays import positive
 from scorediff._core.states import per_sample
+from scorediff._core.typed import TypedFields
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
@@ -35,7 +37,7 @@ _ULPS = 4 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
-class IntegrationVariable(ABC):
+class IntegrationVariable(TypedFields, ABC):
     """What the polynomials of a multistep method are in: `s(t)`, strictly monotone; floats or float64 arrays in and
     out.
     """
@@ -199,10 +201,13 @@ class DDIMCoordinates(RatioVariable, Coordinates):
 class Angle(RatioVariable, Coordinates):
     """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends.
 
-    `data_std`: c, 1 as for data scaled to it.
+    `data_std`: c, 1 as for data scaled to it. Raises ValueError unless it is positive.
     """
 
     data_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("data_std", self.data_std, "the standard deviation of the data")
 
     def of(self, alpha: Any, sigma: Any) -> Any:
         return np.arctan2(sigma, self.data_std * alpha)

@@ -94,7 +94,7 @@ def test_one_nan_sample_in_eight_leaves_seven_right():
     x[3] = 100.0
     solution = sd.solve(sd.ProbabilityFlow(model), x, sd.RK45(1e-6, 1e-6))
     assert solution.status.tolist() == [0, 0, 0, sd.Status.NON_FINITE, 0, 0, 0, 0]
-    t, number = solution.bad[3]
+    t, number, _ = solution.bad[3]
     assert t < 0.5 and 2 <= number <= solution.evaluations[3]
     others = [0, 1, 2, 4, 5, 6, 7]
     torch.testing.assert_close(solution.x[others], EASY.flow(SCHEDULE, 1.0, 1e-3, x)[others], rtol=1e-4, atol=1e-4)
@@ -116,7 +116,7 @@ def test_a_sample_that_is_nan_from_the_first_leaves_the_others_right():
     model = sd.Denoiser(lambda x, t, c: 0.1 * x / c, SCHEDULE, sd.NoisePrediction())
     solution = sd.sample(sd.ProbabilityFlow(model), (8, 2), sd.RK45(), cond={"c": c})
     assert solution.status.tolist() == [0, 0, 0, sd.Status.NON_FINITE, 0, 0, 0, 0]
-    assert solution.bad[3] == (1.0, 1)
+    assert solution.bad[3] == (1.0, 1, 1)
 
 
 def test_samples_that_all_fail_at_once_are_not_a_success():

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from scorediff._core.typed import TypedFields
+
 __all__ = ["Schedule", "Times", "derivative"]
 
 Times = Any  # a float, or a float64 array of any shape; what comes back has the same shape
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(TypedFields, ABC):
     """A noise schedule on the host, in float64: times in, floats or arrays of the same shape out.
 
     A concrete schedule states `alpha`, `sigma` (numpy functions of `t`, analytic, so that they may be differentiated by

@@ -104,13 +104,14 @@ def carry(
     total = None if solver.adaptive else grid.steps
     with torch.set_grad_enabled(grad), bar(progress, total, unit="step", label=solver.name) as steps:
         # a copy: a user-defined body may go on in place
-        for step in solver.run(watched, x.clone(), grid, increments):
+        for step in solver.run(watched, x.clone(), grid, increments) if len(x) else ():  # no samples, nothing to ask
             record(step)
+            counter.steps += 1
             steps.advance()
             if callback is not None:
                 callback(Step(*step))
-        sample = record.x if plan.terminal is None else plan.terminal(watched, grid.end, record.x)
-    bad = counter.first_bad(sample)
+        terminal = plan.terminal if len(x) else None
+        sample = record.x if terminal is None else terminal(watched, grid.end, record.x)
     settings = plan.settings() | {
         "denoiser": plan.problem.denoiser.to_dict(),
         "seed": increments.seed,
@@ -121,7 +122,7 @@ def carry(
         "device": str(x.device),
         "shape": list(x.shape),
     }
-    return record.solution(sample, counter, bad, settings)
+    return record.solution(sample, counter, settings)
 
 
 def _noise(solver: Solver, noise: type[Noise] | None) -> type[Noise]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from scorediff._core.arrays import real
+
 __all__ = ["Grid"]
 
 
@@ -14,7 +16,8 @@ class Grid:
 
     `steps` is how many steps it has, `start` and `end` are its first and last time.
 
-    Raises ValueError for fewer than two times, a time that is not finite, a repeat or a turn.
+    Raises ValueError for fewer than two times, a time that is not finite, a repeat or a turn, TypeError for what is not
+    an array of real numbers.
 
     >>> list(Grid([1.0, 0.5, 0.25]).pairs())
     [(1.0, 0.5), (0.5, 0.25)]
@@ -25,7 +28,7 @@ class Grid:
     times: np.ndarray
 
     def __init__(self, times: Any) -> None:
-        array = np.array(times, dtype=np.float64)
+        array = real("a grid", times).numpy()
         if array.ndim != 1 or array.size < 2:
             raise ValueError(f"a grid wants at least two times in one row, got shape {array.shape}")
         if not np.all(np.isfinite(array)):
