@@ -411,21 +411,6 @@ def test_a_network_may_take_gradients_by_its_input_and_leave_nothing_behind():
     assert not a.requires_grad
 
 
-def test_a_network_that_writes_into_its_input_or_its_last_output_is_refused():
-    def into_input(x, t):
-        return x.mul_(0.1)
-
-    buffer = torch.zeros(3, 2)
-
-    def over_output(x, t):
-        return buffer.copy_(0.1 * x)
-
-    for net, words in ((into_input, "wrote into its input"), (over_output, "wrote over an output")):
-        flow = sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction()))
-        with pytest.raises(ValueError, match=words):
-            sd.sample(flow, (3, 2), sd.DPMSolverPP(2), steps=5)
-
-
 def test_a_solver_that_stops_early_or_changes_the_state_is_found_out():
     class Stops(sd.Solver):
         def run(self, problem, x, grid, noise):

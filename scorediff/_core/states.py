@@ -1,12 +1,13 @@
 """Arithmetic on states: batched tensors of shape (B, ...), with coefficients that are plain floats."""
 
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Workspace", "per_sample", "row_mean", "row_mean_on_host", "version"]
+__all__ = ["Workspace", "own_memory", "per_sample", "private", "row_mean", "row_mean_on_host", "version"]
 
 
 def per_sample(value: Any, x: Tensor) -> Any:
@@ -103,12 +104,47 @@ def version(value: Any) -> int:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
+def private(x: Any) -> Any:
+    """A state for somebody who might write into it: itself, or a copy in inference mode, where torch keeps no count."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+
+
 def _storage_uses(base: Tensor) -> int:
     """How many tensors share the memory of `base`, views and aliases included."""
     return int(torch._C._storage_Use_Count(base.untyped_storage()._cdata))
 
 
 _IDLE_USES = _storage_uses(torch.empty(1))
+
+
+def own_memory(box: list[Any]) -> Any:
+    """What is alone in `box`, to which nobody but the box should refer; a copy where somebody else could write into it.
+
+    A network may fill the same memory at every call: a captured graph, an exported engine, a buffer of its own. So a
+    tensor is taken as it is only where nobody else refers to it, to its memory or to what it is a view of, and where
+    torch has allocated that memory.
+    """
+    if not isinstance(box[0], Tensor):
+        return box[0]
+    try:
+        return box[0] if _holders(box) in _ALONE else box[0].clone()
+    except NotImplementedError:  # a value inside a transform of torch.func, which has no memory
+        return box[0]
+
+
+def _holders(box: list[Any]) -> tuple[int, ...]:
+    """How many refer to a tensor in Python, how many in C++, how many to its memory, and whether torch allocated that;
+    then the first two of what it is a view of.
+    """
+    x = box[0]
+    storage, base = x.untyped_storage(), x._base
+    counts = (sys.getrefcount(x), x._use_count(), torch._C._storage_Use_Count(storage._cdata), storage.resizable())
+    return counts if base is None else (*counts, sys.getrefcount(base), base._use_count())
+
+
+# Measured on what nobody else refers to, since the numbers are those of this Python and this torch: in some versions of
+# it a holder in C++ holds the object of Python too, in others not.
+_ALONE = (_holders([torch.empty(1)]), _holders([torch.empty(1)[:1]]))
 
 
 def _plain_sum(c: float, x: Any, rest: list[tuple[float, Any]]) -> Any:

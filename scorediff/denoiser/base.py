@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scorediff._core import registry
 from scorediff._core.conditions import Conditions, note_call
 from scorediff._core.reprs import brief
-from scorediff._core.states import per_sample
+from scorediff._core.states import per_sample, private, version
 from scorediff.denoiser.output import ModelOutput, PairOutput
 from scorediff.predictions import DataPrediction, Prediction
 from scorediff.schedules import Schedule
@@ -35,10 +35,13 @@ class DenoiserBase(ABC):
 
     @abstractmethod
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
-        """One evaluation, given conditions of which it is known which have a row for each sample."""
+        """One evaluation, given conditions of which it is known which have a row for each sample.
+
+        Whoever keeps the output beyond the next evaluation asks for it `in_own_memory()`, as a call does.
+        """
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> ModelOutput:
-        return self.evaluate(t, x, Conditions.of(cond, x.shape[0]))
+        return self.evaluate(t, x, Conditions.of(cond, x.shape[0])).in_own_memory()
 
     def score(self, t: Any, x: Tensor, **cond: Any) -> Tensor:
         """`grad log p_t(x) = -noise / sigma_t`, of the shape of `x`."""
@@ -153,7 +156,7 @@ class CallableDenoiser(DenoiserBase):
 
     What is `shared` among the conditions is unwrapped, and remains so for a denoiser that the function hands it on to.
     A denoiser that has more to say of itself, such as its discontinuities, is a subclass of `DenoiserBase` instead.
-    Raises ValueError where data or noise is not of the shape and dtype of the state.
+    Raises ValueError where data or noise is not of the shape and dtype of the state, or the state was written into.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], schedule: Schedule) -> None:
@@ -167,12 +170,15 @@ class CallableDenoiser(DenoiserBase):
         return (self.function,)
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
+        written = version(x)
         with cond.unwrapped():
             try:
-                found = self.function(t, x, **cond)
+                found = self.function(t, private(x), **cond)
             except Exception as error:
                 note_call(error, f"the denoiser {brief(self.function)}", x, t, t, cond)
                 raise
+        if version(x) != written:
+            raise ValueError(f"{brief(self.function)} wrote into the state that it was given: let it work on x.clone()")
         if isinstance(found, ModelOutput):  # that of a denoiser which the function calls, with its counts
             return found
         data, noise = found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scorediff._core import registry
 from scorediff._core.conditions import Conditions, note_call
 from scorediff._core.reprs import brief
-from scorediff._core.states import per_sample, version
+from scorediff._core.states import per_sample, private, version
 from scorediff.denoiser.base import DenoiserBase
 from scorediff.denoiser.output import NetworkOutput
 from scorediff.predictions import Prediction
@@ -79,7 +79,7 @@ class Denoiser(DenoiserBase):
         return None if first is None else first.device
 
     def __call__(self, t: Any, x: Tensor, **cond: Any) -> NetworkOutput:
-        return self.evaluate(t, x, Conditions.of(cond, x.shape[0]))
+        return self.evaluate(t, x, Conditions.of(cond, x.shape[0])).in_own_memory()
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> NetworkOutput:
         if not isinstance(t, float):
@@ -92,7 +92,7 @@ class Denoiser(DenoiserBase):
             times = torch.full((len(x),), number, dtype=time_dtype, device=x.device)
         else:
             times = torch.as_tensor(number, dtype=time_dtype).to(x.device)
-        scaled = x if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
+        scaled = private(x) if isinstance(scale, float) and scale == 1.0 else x * per_sample(scale, x)
         written = version(x)
         try:
             output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, final, overload
+from typing import Any, Self, final, overload
 
 from torch import Tensor, add
 
-from scorediff._core.states import per_sample
+from scorediff._core.states import own_memory, per_sample
 from scorediff.predictions import Pair, VPrediction
 from scorediff.schedules import Schedule
 
@@ -37,6 +37,12 @@ class ModelOutput(Sequence[Tensor], ABC):
         """`to_data data + to_noise noise` as two `(coefficient, tensor)` terms, for floats or for arrays of shape (B,).
 
         What a step adds up need then never be computed on its own.
+        """
+
+    @abstractmethod
+    def in_own_memory(self) -> Self:
+        """Itself, once what was computed for it is copied wherever somebody else holds its memory, such as a network
+        that will fill it again.
         """
 
     @abstractmethod
@@ -92,6 +98,13 @@ class NetworkOutput(ModelOutput):
         (p, q), (r, s) = self.coefficients
         return [(to_data * p + to_noise * r, self.x), (to_data * q + to_noise * s, self.output)]
 
+    def in_own_memory(self) -> Self:
+        box = [self.output]
+        del self.output  # with the parts, which may be views of it
+        self._parts = [None, None]
+        self.output = own_memory(box)
+        return self
+
     def as_network(self, schedule: Schedule, t: Any, x: Tensor) -> "NetworkOutput":
         return self
 
@@ -130,6 +143,12 @@ class PairOutput(ModelOutput):
 
     def terms(self, to_data: Any, to_noise: Any) -> list[tuple[Any, Tensor]]:
         return [(to_data, self._pair[0]), (to_noise, self._pair[1])]
+
+    def in_own_memory(self) -> Self:
+        data, noise = ([v] for v in self._pair)
+        del self._pair
+        self._pair = (own_memory(data), own_memory(noise))
+        return self
 
     def as_network(self, schedule: Schedule, t: Any, x: Tensor) -> NetworkOutput:
         return self.in_v(schedule, t, x)

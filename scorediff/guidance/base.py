@@ -94,7 +94,7 @@ def warn_of_kinks(denoiser: DenoiserBase, t_start: float, t_end: float, *, stack
 
 def network_output(denoiser: DenoiserBase, t: Any, x: Tensor, cond: Conditions) -> NetworkOutput:
     """One evaluation as the output of one network, whatever the denoiser is."""
-    return denoiser.evaluate(t, x, cond).as_network(denoiser.schedule, t, x)
+    return denoiser.evaluate(t, x, cond).in_own_memory().as_network(denoiser.schedule, t, x)
 
 
 def _fields(value: Any) -> dict[str, Any]:
