@@ -138,6 +138,42 @@ def test_numbers_of_a_header_can_neither_fill_the_memory_nor_loop_for_ever(tmp_p
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": True}, "is of format True"),
+        ({"network": None}, "give it as net="),
+        ({"network": {"type": "MLP", "width": "16"}}, "MLP.width = '16': a whole number is wanted"),
+        ({"network": {"type": "MLP", "width": True}}, "MLP.width = True: a whole number is wanted"),
+        ({"network": {"type": "MLP", "width": 16.0}}, "MLP.width = 16.0: a whole number is wanted"),
+        ({"network": {"type": "MLP", "width": HUGE}}, "numbers, and its largest weight has 1024"),
+        ({"network": {"type": "MLP", "width": 16, "depth": HUGE}}, "more layers than its 17 weights are for"),
+        ({"network": {"type": "MPL"}}, "unknown Network type 'MPL'; did you mean 'MLP'"),
+        ({"network": [16, 2]}, r"network = .16, 2.: an object"),
+        ({"schedule": {"type": "VPLinear", "beta_max": float("nan")}}, "VPLinear.beta_max = nan: a number is wanted"),
+        ({"schedule": {"type": "VPLinear", "beta_max": 10**400}}, "below 1.8e308"),
+        (
+            {"prediction": {"type": "EDMPrediction", "data_std": "x"}},
+            "data_std = 'x': a number is wanted",
+        ),
+        ({"shape": 3}, "shape = 3: a list is wanted"),
+        ({"shape": [0]}, "samples of shape .0."),
+        ({"shape": [HUGE, HUGE]}, "samples of shape"),
+        ({"classes": -1}, "-1 classes, 3 names of them"),
+        ({"names": ["a", "b", "c", "d"]}, "3 classes, 4 names of them"),
+        ({"names": ["a", 2]}, r"names.1. = 2: a text is wanted"),
+        ({"card": []}, r"card = ..: an object"),
+        ({"more": 1}, "unknown entries .'more'."),
+    ],
+    ids=str,
+)
+def test_a_header_that_contradicts_itself_is_refused_in_words(small, change, words):
+    tensors, said = header_of(small)
+    write_tensors(small, tensors, {"scorediff": json.dumps(said | change)})
+    with pytest.raises(ValueError, match=rf"model\.safetensors.*{words}"):
+        load(small)
+
+
 VALUES = [
     None, True, False, -1, 0, 1, 2, 16, 1.5, 2**40, 2**63, 10**400, float("nan"), float("inf"), "", "x", "MLP", [], {},
     [1], [None], ["a"], {"type": "MLP"}, {"type": None}, {"type": ["MLP"]}, {"type": "VE"}, [1, 8, 8], "DEEP LIST",

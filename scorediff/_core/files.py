@@ -231,7 +231,7 @@ def read_json(path: Path, text: str | bytes | None = None) -> dict[str, Any]:
     """The object in a JSON file, or in `text` from it. Raises ValueError, naming the file, for anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if _is_nested(found, _DEEPEST):
         raise ValueError(f"{path} is damaged: it is nested more than {_DEEPEST} deep")

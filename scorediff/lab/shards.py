@@ -63,15 +63,15 @@ class Shards:
 
     def whole(self, k: int) -> bool:
         """Whether file `k` is there and undamaged."""
+        path = self.path(k)
         try:
-            return bool(check_arrays(self.path(k))) and np.array_equal(
-                read_arrays(self.path(k), "ids")["ids"], self.ids(k)
-            )
+            ids = read_arrays(path, "ids")["ids"] if check_arrays(path) else None
         except ValueError:
             return False
+        return ids is not None and np.array_equal(ids, self.ids(k))
 
     def read(self, k: int) -> dict[str, np.ndarray]:
-        """The arrays of file `k` by name. Raises ValueError, naming it, for one that is missing or damaged."""
+        """The arrays of file `k` but its manifest. Raises ValueError, naming it, where it is missing or damaged."""
         path = self.path(k)
         if not check_arrays(path):
             raise ValueError(f"{path} is missing or damaged: call sample_shards again, which makes it anew")
