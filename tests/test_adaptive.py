@@ -238,7 +238,7 @@ def test_however_far_the_ends_of_a_run_lie_it_arrives_and_never_asks_beyond_them
     assert denoiser.times == (t_end, t_start)
 
 
-@pytest.mark.parametrize("schedule", [schedule for schedule, _ in FAR] + EVERYWHERE, ids=repr)
+@pytest.mark.parametrize("schedule", [schedule for schedule, _ in FAR] + EVERYWHERE, ids=label)
 def test_the_time_of_a_variable_lies_in_the_domain_also_where_the_variable_is_flat(schedule):
     lo, hi = schedule.domain
     near = (hi - lo) * np.logspace(-13, -1, 100)
