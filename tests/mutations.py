@@ -944,7 +944,10 @@ _STEPS = 24  # so many that a start in substeps halves the first step more than 
 
 
 def _uneven(schedule, steps=_STEPS):
-    return uneven(ease=1)(schedule, steps, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
+    # from a long step on, all methods use the evaluations that they say
+    lengths = np.tile((8.0, 1.0, 6.0, 2.0), -(-steps // 4))
+    places = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
+    return sd.Grid(schedule.time_at(-2.0 + 4.0 * places))
 
 
 def _sample(solver, sampler, target, schedule, x):

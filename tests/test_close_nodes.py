@@ -105,7 +105,7 @@ def test_steps_of_1_to_6_to_2_to_8_use_all_evaluations_but_where_they_are_eased_
 
 @dataclass(frozen=True)
 class Broken(sd.DPMSolverPP):
-    """Its weights are no numbers."""
+    """Its weights are undefined."""
 
     def predictor(self, history):
         return np.full_like(history.back, np.nan)

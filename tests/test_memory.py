@@ -221,23 +221,23 @@ def leaf_with_a_gradient():
 
 
 @pytest.mark.parametrize(
-    "held, hand_out",
+    "owner, hand_out",
     [
-        (lambda: torch.ones(3), lambda held: held),
-        (lambda: torch.ones(3), lambda held: held.detach()),
-        (lambda: torch.ones(2, 3), lambda held: held[1]),
-        (lambda: torch.ones(2, 3), lambda held: held[1].reshape(1, 3)),
-        (lambda: torch.ones(2, 3).chunk(2), lambda held: held[0].detach()),
-        (leaf_with_a_gradient, lambda held: held.grad),
-        (lambda: np.ones(3), lambda held: torch.from_numpy(held)),
-        (lambda: bytearray(12), lambda held: torch.frombuffer(held, dtype=torch.float32)),
+        (lambda: torch.ones(3), lambda owner: owner),
+        (lambda: torch.ones(3), lambda owner: owner.detach()),
+        (lambda: torch.ones(2, 3), lambda owner: owner[1]),
+        (lambda: torch.ones(2, 3), lambda owner: owner[1].reshape(1, 3)),
+        (lambda: torch.ones(2, 3).chunk(2), lambda owner: owner[0].detach()),
+        (leaf_with_a_gradient, lambda owner: owner.grad),
+        (lambda: np.ones(3), lambda owner: torch.from_numpy(owner)),
+        (lambda: bytearray(12), lambda owner: torch.frombuffer(owner, dtype=torch.float32)),
     ],
     ids=["the same", "an alias", "a row", "a view", "a half", "a gradient", "numpy's", "bytes"],
 )
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_an_output_in_memory_that_somebody_else_holds_is_copied(held, hand_out, mode):
+def test_an_output_in_memory_that_somebody_else_holds_is_copied(owner, hand_out, mode):
     with mode():
-        kept = held()
+        kept = owner()
         place = hand_out(kept).data_ptr()
         own = own_memory([hand_out(kept)])
         assert own.data_ptr() != place and torch.equal(own, hand_out(kept))

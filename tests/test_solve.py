@@ -64,6 +64,7 @@ def test_a_denoiser_is_taken_for_its_flow_or_for_the_reverse_sde_where_the_solve
     assert torch.equal(sd.encode(model, x, "dpm++2m", steps=5).x, sd.encode(FLOW, x, "dpm++2m", steps=5).x)
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.parametrize("terminal", [None, "denoise"])
 @pytest.mark.parametrize(
     "solver", engines_by_day([s for s in OURS if not s.adaptive and s.evaluations(1) is not None]), ids=label

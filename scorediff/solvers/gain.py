@@ -13,9 +13,10 @@ A step that takes one output with a large weight and another with a large negati
 exact. The gain is what it does otherwise, also round the loop: an error in x comes back in every later output.
 """
 
-import functools
+import json
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -33,6 +34,9 @@ __all__ = ["LIMIT", "Gain", "GainWarning", "gain", "warn_of_gain"]
 LIMIT = 10.0
 
 _VARIANCES = (0.0, 1e-4, 0.01, 0.1, 0.5, 1.0, 4.0)
+#: What was found, by class, which it does not keep alive.
+_KEPT: WeakKeyDictionary[type, dict[Any, "Gain | None"]] = WeakKeyDictionary()
+_MOST_KEPT = 256
 _MOST_STEPS = 64  # gains are large at few steps; to look through more costs more than it tells
 
 
@@ -56,10 +60,13 @@ def gain(solver: Solver, schedule: Schedule, grid: Grid, eta: float | None = Non
 
     None for a solver that is not a linear map of the network's outputs: one that is adaptive, or clips or iterates.
     """
-    try:
-        return _cached(solver, schedule, grid, eta)
-    except TypeError:  # what cannot be hashed is looked through every time
-        return _gain(solver, schedule, grid, eta)
+    kept = _KEPT.setdefault(type(solver), {})
+    key = (json.dumps(solver.to_dict(), sort_keys=True, default=repr), schedule, grid, eta)
+    if key not in kept:
+        if len(kept) >= _MOST_KEPT:
+            kept.clear()
+        kept[key] = _gain(solver, schedule, grid, eta)
+    return kept[key]
 
 
 def warn_of_gain(plan: Plan, *, stacklevel: int = 3) -> None:
@@ -71,8 +78,9 @@ def warn_of_gain(plan: Plan, *, stacklevel: int = 3) -> None:
     found = gain(solver, schedule, grid, float(eta))
     if found is not None and not found.noise <= LIMIT:
         warnings.warn(
-            f"{solver.name} on these {grid.steps} steps of {type(schedule).__name__} makes errors of the network "
-            f"{found.noise:.2g} times as large: take more steps, another spacing=, or another solver, such as dpm++2m",
+            f"{solver.name} on {'this step' if grid.steps == 1 else f'these {grid.steps} steps'} of "
+            f"{type(schedule).__name__} makes errors of the network {found.noise:.2g} times as large: take more steps, "
+            "another spacing=, or another solver, such as dpm++2m",
             GainWarning,
             stacklevel=stacklevel,
         )
@@ -98,6 +106,3 @@ def _errors(loop: np.ndarray, result: np.ndarray, slope: np.ndarray) -> np.ndarr
     # g = w J (1 - L J)^-1 L + w
     there = np.linalg.solve((np.eye(len(slope)) - loop * slope).T, result * slope)
     return np.asarray(there @ loop + result)
-
-
-_cached = functools.lru_cache(maxsize=1024)(_gain)

@@ -103,7 +103,7 @@ class Outputs(DenoiserBase):
 
 @dataclass(frozen=True)
 class Unrolled:
-    """The coefficients, and the same for the state at every node of the grid: `nodes` of shape (steps + 1, columns).
+    """The `coefficients`, and the same for the state at every node of the grid: `nodes` of shape (steps + 1, columns).
 
     `evaluations` and `noises`, of shape (steps + 1,): how many there were before each node was reached.
     """

@@ -159,19 +159,24 @@ class ExponentialIntegrator(Solver):
 
     def run(self, problem: Any, x: Any, grid: Grid, noise: Noise) -> Iterator[Any]:
         run = _run_of(self, problem, noise)
-        for plan in self._plans(GridSteps.of(problem, grid), x.dtype):
+        for plan in self._plans(GridSteps.of(problem, grid)):
             x = run(plan, x)
             if not plan[0].inside:
                 yield Step(plan[0].t, x, plan[0].order)
 
     def stepper(self, problem: Any, segments: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
         # a one-step method does not mind that one segment does not start where the last one ended
-        run, plans = _run_of(self, problem, noise), self._plans(GridSteps.apart(problem, segments), torch.float64)
+        run, plans = _run_of(self, problem, noise), self._plans(GridSteps.apart(problem, segments))
         return lambda n, x: run(plans[n], x)
 
-    def _plans(self, steps: GridSteps, dtype: torch.dtype) -> list[tuple[StepPlan, ...]]:
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        if dtype is torch.float16:  # which alone is too small for coefficients that are sound
+            self._plans(GridSteps.of(problem, grid), dtype)
+
+    def _plans(self, steps: GridSteps, dtype: torch.dtype = torch.float64) -> list[tuple[StepPlan, ...]]:
         """The plan of every step, one for each variance. Raises ValueError for a step that has none of finite numbers
-        of the state's `dtype`, before the network is called.
+        of `dtype`, before the network is called.
         """
         with np.errstate(all="ignore"):
             plans = list(zip(*(self.plan(steps, part) for part in self.part.components), strict=True))
