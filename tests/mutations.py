@@ -247,11 +247,13 @@ def _sde_2s(problem, x, grid, noise):
 
 
 def _ancestral_2s(problem, x, grid, noise):
-    # k-diffusion's sample_dpmpp_2s_ancestral, but for the end: no step goes below the last sigma
+    # k-diffusion's sample_dpmpp_2s_ancestral, but for the end: no step goes below the last sigma of the schedule
     t, s, alpha, log_snr, y = _edm(problem, x, grid)
+    end = min(problem.schedule.t_end, t[-1])
+    lowest = float(problem.schedule.sigma(end) / problem.schedule.alpha(end))
     for n in range(grid.steps):
         up = min(s[n + 1], problem.eta * np.sqrt(s[n + 1] ** 2 * (s[n] ** 2 - s[n + 1] ** 2) / s[n] ** 2))
-        down = max(np.sqrt(s[n + 1] ** 2 - up**2), s[-1])
+        down = max(np.sqrt(s[n + 1] ** 2 - up**2), lowest)
         middle = np.sqrt(s[n] * down)
         t_middle = float(problem.schedule.time_at(-np.log(middle)))
         data = problem.denoiser(t[n], y * alpha[n])[0]
@@ -619,7 +621,8 @@ SLIPS = [
          'coefficients = self.__dict__.setdefault("kept", _Coefficients(self, steps, part, used, even))'),
     Slip("noises counted over all runs", "EDM's Heun with churn",
          "the tag of a noise goes on from run to run: no seed gives the same sample twice", CHURN,
-         "tag=1 + n)", 'tag=self.__dict__.update(turns=self.__dict__.get("turns", 0) + 1) or self.__dict__["turns"])'),
+         "tag=1 + grid.first + n)",
+         'tag=self.__dict__.update(turns=self.__dict__.get("turns", 0) + 1) or self.__dict__["turns"])'),
     Slip("the start written over", "DDIM",
          "a step is added up in place, in the state that it starts from", ENGINE,
          "x = self._work.combine((stage.x, start), *terms)",
@@ -733,7 +736,7 @@ SLIPS = [
          "1 + eta**2 * np.expm1(-2 * h)", "1 + eta * np.expm1(-2 * h)"),
     Slip("a step not lengthened", "ancestral DPM-Solver++ 2S, eta = 0.5",
          "the flow goes to s_1 for s_down, and the noise on top", ANCESTRAL,
-         "np.clip(schedule.time_at(end - np.log(fraction) / 2), grid.end, None)", "grid.times[1:]"),
+         "np.clip(schedule.time_at(end - np.log(fraction) / 2), lowest, None)", "grid.times[1:]"),
     Slip("the variance of the churn", "EDM's Heun with churn",
          "sigma (1 - e^-2h) z for sigma sqrt(1 - e^-2h) z", CHURN,
          "np.sqrt(-np.expm1(2 * (up - here)))", "-np.expm1(2 * (up - here))"),

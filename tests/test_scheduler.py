@@ -350,6 +350,12 @@ class TestImageToImage:
         assert torch.allclose(x, start() * float(known.alpha(grid[3])) + start(seed=4) * float(known.sigma(grid[3])))
         assert torch.equal(loop(made, x), ours(solver, x, grid=grid[3:], seed=1).x)
 
+    def test_is_the_rest_of_the_same_run_its_nodes_numbered_on(self):
+        trained, solver = trained_as(VP), resolve("dpm++2m")
+        grid = solver.spacing(trained.schedule, 8)
+        plan = inversion.Plan.of(trained, solver, grid, terminal=None, eta=None)
+        assert plan.after(3).grid == grid[3:] and plan.after(3).after(2).grid == grid[5:]
+
     def test_starts_where_the_first_timestep_says(self):
         made, x = scheduler("unipc-3"), start()
         for t in made.timesteps[2:]:

@@ -366,11 +366,14 @@ def test_a_solver_that_leaves_the_domain_is_stopped():
         order = 1
 
         def run(self, problem, x, grid, noise):
-            problem.drift(grid.end - 0.01, x)
+            problem.drift(SCHEDULE.t_end - 5e-4, x)
             yield grid.end, x
 
-    with pytest.raises(ValueError, match=r"asked for the network at t = 0.09\d*, outside the run's \[0.1, 1.0\]"):
-        sd.sample(FLOW, (2, 2), Overshoots(), steps=3, t_end=0.1)
+    for t_end, lowest in ((None, 0.001), (0.1, 0.001), (7e-4, 7e-4)):
+        with pytest.raises(ValueError, match=rf"the network at t = 0.0005, outside the run's \[{lowest}, 1.0\]"):
+            sd.sample(FLOW, (2, 2), Overshoots(), steps=3, t_end=t_end)
+    with pytest.raises(ValueError, match=r"t = 0.0005, outside the run's \[0.1, 0.5\]"):
+        sd.solve(FLOW, torch.ones(2, 2), Overshoots(), grid=[0.1, 0.3, 0.5])
 
 
 def test_times_within_two_ulps_of_an_end_are_clamped():

@@ -112,14 +112,15 @@ def test_samplers_that_are_not_one_differ(one, other, eta, least):
 
 
 def test_ancestral_sampling_with_ddim_is_ddim_but_for_the_last_step():
-    schedule, log_snr = sd.RectifiedFlow(), np.linspace(-2, 2, 9)
-    grid = sd.Grid(schedule.time_at(log_snr))
+    schedule = sd.RectifiedFlow()
+    log_snr = np.linspace(-2, schedule.log_snr(schedule.t_end), 9)
+    grid = sd.Grid([*schedule.time_at(log_snr[:-1]), schedule.t_end])
     for eta in (0.3, 1.0):
         a, b = (
             sd.verify.coefficients(s, grid, schedule=schedule, eta=eta)
             for s in (sd.solvers.Ancestral(sd.DDIM()), sd.DDIM())
         )
-        # the states at which both are asked agree up to the step whose noise the end of the run cuts
+        # the states at which both are asked agree up to the step whose noise the end of the schedule cuts
         same = int(np.sum(2 * log_snr[1:] - log_snr[:-1] <= log_snr[-1])) if eta == 1 else len(log_snr) - 3
         kept = [*range(a.times.size + 1), *range(a.times.size + 1, a.times.size + 1 + same)]
         assert np.abs(a.array[: same + 1, kept] - b.array[: same + 1, kept]).max() < 1e-9

@@ -120,7 +120,7 @@ class Plan:
         times = self.times[evaluations:] if evaluations > 0 else ()
         here = np.flatnonzero(np.isclose(nodes[:-1], times[:1] or np.nan, rtol=1e-6, atol=0))
         if here.size:
-            grid = Grid(nodes[here[0] :])
+            grid = self.grid[int(here[0]) :]
             rest = Plan.of(self.trained, self.solver, grid, terminal=self.terminal, eta=self.eta)
             if rest.agrees(times):
                 return rest

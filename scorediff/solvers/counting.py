@@ -11,11 +11,12 @@ from torch import Tensor
 from scorediff._core.conditions import Conditions
 from scorediff.denoiser import DenoiserBase, ModelOutput
 from scorediff.problems import Problem
+from scorediff.schedules import Schedule
 from scorediff.solvers.base import Status
 from scorediff.solvers.solution import FirstBad
 from scorediff.spacings import Grid
 
-__all__ = ["CountingDenoiser"]
+__all__ = ["CountingDenoiser", "lowest_time"]
 
 _Cause = tuple[Status, FirstBad]
 
@@ -33,7 +34,7 @@ class _Watched(NamedTuple):
 
 @final
 class CountingDenoiser(DenoiserBase):
-    """The denoiser of one run: conditioned, never evaluated outside `[t_end, t_start]`, counted and watched.
+    """The denoiser of one run: conditioned, never evaluated outside it, counted and watched.
 
     `denoiser` is that of the problem, which is given the conditions `cond` of the run of a state `x` of shape (B, ...)
     on `grid`. `calls` counts its evaluations of a batch, `rows` the rows that they sent through networks, `vjps` how
@@ -41,7 +42,8 @@ class CountingDenoiser(DenoiserBase):
     0. A sum per sample of every state given and every output stays on the device, and is looked at once, by
     `first_bad`.
 
-    Raises ValueError for a time outside the run by more than two units in the last place of the state's dtype.
+    A run lies between its ends; one that ends above the end of the schedule may look ahead that far. Raises ValueError
+    for a time outside by more than two units in the last place of the state's dtype.
     """
 
     def __init__(self, denoiser: DenoiserBase, x: Tensor, grid: Grid, cond: Mapping[str, Any]) -> None:
@@ -49,6 +51,7 @@ class CountingDenoiser(DenoiserBase):
         self._cond, self._batch = Conditions.of(cond, x.shape[0]), x.shape[0]
         denoiser.check(grid.start, grid.end)
         self._start, self._ends = grid.start, sorted((grid.start, grid.end))
+        self._lowest = lowest_time(denoiser.schedule, grid)
         self._lo, self._hi = _beside_jumps(self._ends, denoiser.discontinuities)
         self._ulps = 2 * torch.finfo(x.dtype).eps
         self._inner = tuple(range(1, x.ndim))
@@ -141,12 +144,20 @@ class CountingDenoiser(DenoiserBase):
         return (x.detach() if torch.is_grad_enabled() else x).sum(self._inner, dtype=self._wide)
 
     def _inside(self, t: Any) -> Any:
-        lo, hi = self._ends
+        (end, hi), lo = self._ends, self._lowest
         times = np.asarray(t.cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
         if not np.all((times >= lo - self._ulps * abs(lo)) & (times <= hi + self._ulps * abs(hi))):
             raise ValueError(f"the solver asked for the network at t = {t}, outside the run's [{lo!r}, {hi!r}]")
-        times = np.clip(times, self._lo, self._hi)
+        ahead = times < end - self._ulps * abs(end)
+        times = np.where(ahead, np.maximum(times, lo), np.clip(times, self._lo, self._hi))
         return times if times.ndim else float(times)
+
+
+def lowest_time(schedule: Schedule, grid: Grid) -> float:
+    """The lowest time at which a run on this grid may evaluate: that of the schedule's end, or its own where that is
+    lower or the run leads up. So a run that ends at a node on the way sees what the whole run sees there.
+    """
+    return min(grid.end, schedule.t_end) if grid.end < grid.start else grid.start
 
 
 def _beside_jumps(ends: Sequence[float], jumps: Sequence[float]) -> tuple[float, float]:

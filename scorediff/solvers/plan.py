@@ -60,6 +60,7 @@ class Plan:
             "problem": {"type": type(self.problem).__name__, "eta": eta},
             "schedule": registry.to_dict(self.problem.schedule),
             "grid": self.grid.times.tolist(),
+            "first_node": self.grid.first,
             "spacing": registry.to_dict(self.spacing),
             "evaluations": self.evaluations,
             "terminal": registry.to_dict(self.terminal),

@@ -100,5 +100,5 @@ def _states(solver: Solver, schedule: Schedule, grid: Grid, x: Tensor) -> Tensor
     assert states is not None
     # a function shows its end alone: for the states before it, the runs that stop there
     for n in range(grid.steps // _START, grid.steps) if states[1:-1].isnan().any() else ():
-        states[n] = solve(flow, x, solver, grid=Grid(grid.times[: n + 1]), progress=False).check().x
+        states[n] = solve(flow, x, solver, grid=grid[: n + 1], progress=False).check().x
     return states

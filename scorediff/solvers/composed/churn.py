@@ -90,7 +90,7 @@ class Churn(SolverWrapper):
         step = self.solver.stepper(problem, list(zip(t_up.tolist(), grid.times[1:].tolist(), strict=True)), noise)
         for n in range(grid.steps):
             if std[n]:
-                z = noise(float(here[n]), float(up[n]), tag=1 + n)
+                z = noise(float(here[n]), float(up[n]), tag=1 + grid.first + n)
                 x = work.combine((float(ratio[n]), x), (float(std[n]), z))
             x = step(n, x)
             yield float(grid.times[n + 1]), x

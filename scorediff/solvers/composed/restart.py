@@ -76,7 +76,7 @@ class Restart(SolverWrapper):
         schedule, work, times = problem.schedule, Workspace(), grid.times
         top, bottom = self._turns(schedule, grid)
         t, s = float(times[bottom]), float(times[top])
-        for step in self.solver.run(problem, x, Grid(times[: bottom + 1]), noise):
+        for step in self.solver.run(problem, x, grid[: bottom + 1], noise):
             x, order = step[1], Step(*step).order
             if step[0] != t:
                 yield step
@@ -85,10 +85,10 @@ class Restart(SolverWrapper):
             # x / alpha + sqrt(s_max^2 - s_min^2) z
             std = float(schedule.sigma(s)) * float(np.sqrt(-np.expm1(2 * (b - a))))
             x = work.combine((float(schedule.alpha(s) / schedule.alpha(t)), x), (std, noise(a, b, tag=1 + turn)))
-            *_, (_, x, *_) = self.solver.run(problem, x, Grid(times[top : bottom + 1]), noise)
+            *_, (_, x, *_) = self.solver.run(problem, x, grid[top : bottom + 1], noise)
         yield Step(t, x, order)
         if bottom < grid.steps:
-            yield from self.solver.run(problem, x, Grid(times[bottom:]), noise)
+            yield from self.solver.run(problem, x, grid[bottom:], noise)
 
     def _turns(self, schedule: Schedule, grid: Grid) -> tuple[int, int]:
         """The last node at s_max or above, and the first at s_min or below; the ends of the run where there is none."""
