@@ -288,7 +288,7 @@ def test_the_step_after_which_a_state_is_not_finite_is_named(k):
         found.check()
 
 
-def test_a_start_that_is_not_finite_is_named_where_nobody_looked_before():
+def test_a_state_that_is_not_finite_before_the_first_evaluation_is_the_solvers():
     model = sd.Denoiser(lambda x, t: x, SCHEDULE, "noise")
     watched = sd.solvers.counting.CountingDenoiser(model, X, sd.Grid([1.0, 0.5]), {})
     x = X.clone()
@@ -300,7 +300,7 @@ def test_a_start_that_is_not_finite_is_named_where_nobody_looked_before():
 # --- an error from inside a network says what that was called with
 
 
-def breaks(x, t, **cond):
+def fails(x, t, **cond):
     return x @ torch.ones(7, 7, dtype=x.dtype)
 
 
@@ -308,17 +308,17 @@ class Broken:
     schedule = SCHEDULE
 
     def __call__(self, t, x, **cond):
-        return breaks(x, t)
+        return fails(x, t)
 
 
 INSIDE = {
-    "a network": lambda: sd.Denoiser(breaks, SCHEDULE, "noise", time=lambda t: 999 * t),
+    "a network": lambda: sd.Denoiser(fails, SCHEDULE, "noise", time=lambda t: 999 * t),
     "a module": lambda: sd.Denoiser(torch.nn.Bilinear(2, 2, 2), SCHEDULE, "noise"),
-    "a network on another schedule": lambda: sd.Denoiser(breaks, sd.VPLinear(0.05, 25.0), "noise").on(SCHEDULE),
+    "a network on another schedule": lambda: sd.Denoiser(fails, sd.VPLinear(0.05, 25.0), "noise").on(SCHEDULE),
     "a user's denoiser": Broken,
-    "a guided one": lambda: sd.ClassifierFree(sd.Denoiser(breaks, SCHEDULE, "noise"), 2.0, null={"label": 0}),
+    "a guided one": lambda: sd.ClassifierFree(sd.Denoiser(fails, SCHEDULE, "noise"), 2.0, null={"label": 0}),
     "a classifier": lambda: sd.guidance.ClassifierGuidance(
-        sd.Denoiser(lambda x, t, label, text: x, SCHEDULE, "noise"), breaks
+        sd.Denoiser(lambda x, t, label, text: x, SCHEDULE, "noise"), fails
     ),
 }
 

@@ -28,7 +28,7 @@ class FirstBad(NamedTuple):
     (None for the step of an adaptive solver).
 
     That is the first evaluation whose output was not finite; with `Status.STATE_NON_FINITE` the last one before the
-    state was so, number 0 where it was from the start.
+    state was so, number 0 where there was none.
     """
 
     t: float
@@ -106,7 +106,7 @@ class Solution:
             when = "after" if status == Status.STATE_NON_FINITE else "first at"
             where = f"{when} t = {t:.6g}, evaluation {number}" + ("" if step is None else f", step {step}")
             if number == 0:
-                raise SolverError(f"sample {i}{others}: it is not finite at the start, t = {t:.6g}")
+                where = f"before its first evaluation, at t = {t:.6g}"
         raise SolverError(f"sample {i}{others}: {_words(status)} {where}: {_WAYS_OUT[status]}")
 
     def __repr__(self) -> str:
