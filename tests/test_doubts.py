@@ -227,6 +227,7 @@ IN = {
     "twice that": 2 * torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
     "one far point": torch.tensor([[0.1, 0.2], [6.0, 0.3], [0.2, 0.1]]),
     "none": torch.zeros(0, 2),
+    "of one size within it": torch.full((4, 2), 4.0),
 }
 STARTS = {
     "add_noise": lambda x: sd.add_noise(SCHEDULE, x, 0.5),
@@ -248,4 +249,5 @@ def test_a_state_with_noise_on_it_is_measured_by_that_noise():
     model = sd.Denoiser(lambda x, t: 0 * x, sd.EDM(), "data")
     x = sd.prior(sd.EDM(), (8, 2), t_start=40.0)
     assert not warned(lambda: sd.encode(model, x, "ddim", steps=1, t_end=40.0))
+    assert not warned(lambda: sd.encode(model, torch.full((8, 2), 150.0), "ddim", steps=1, t_end=40.0))
     assert len(warned(lambda: sd.encode(model, x, "ddim", steps=1, t_end=0.1))) == 1
