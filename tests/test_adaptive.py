@@ -116,7 +116,7 @@ def test_a_sample_that_is_nan_from_the_first_leaves_the_others_right():
     model = sd.Denoiser(lambda x, t, c: 0.1 * x / c, SCHEDULE, sd.NoisePrediction())
     solution = sd.sample(sd.ProbabilityFlow(model), (8, 2), sd.RK45(), cond={"c": c})
     assert solution.status.tolist() == [0, 0, 0, sd.Status.NON_FINITE, 0, 0, 0, 0]
-    assert solution.bad[3] == (1.0, 1, 1)
+    assert solution.bad[3] == (1.0, 1, None)
 
 
 def test_samples_that_all_fail_at_once_are_not_a_success():

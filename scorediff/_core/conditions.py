@@ -106,7 +106,8 @@ def note_call(error: Exception, what: str, x: Tensor, t: Any, number: Any, cond:
     """
     if any(note.startswith(_CALLED) for note in vars(error).get("__notes__", ())):
         return
-    said = [f"a state of {_shown(x)}", f"t = {_shown(t)}" + ("" if number is t else f", given as {_shown(number)}")]
+    given = "" if np.all(np.equal(number, t)) else f", given as {_shown(number)}"
+    said = [f"a state of {_shown(x)}", f"t = {_shown(t)}{given}"]
     said += [f"{name} = {_shown(value)}" for name, value in cond.items()] or ["no conditions"]
     error.add_note(f"{_CALLED} {what} with {'; '.join(said)}")
 

@@ -1,17 +1,19 @@
 """Settings of the right type: what is wanted as a number is one."""
 
-import functools
 import inspect
 import types
 import typing
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 __all__ = ["TypedFields"]
 
-_KEPT = 512  # classes, of which a program may make many on the way
+#: By class, and gone with it.
+_FOUND: WeakKeyDictionary[Any, Mapping[str, frozenset[type]]] = WeakKeyDictionary()
 
 
 class TypedFields:
@@ -32,9 +34,15 @@ class TypedFields:
         return super().__new__(cls)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def _numbers_of(cls: Any) -> dict[str, frozenset[type]]:
+def _numbers_of(cls: Any) -> Mapping[str, frozenset[type]]:
     """The fields that are to be numbers, and of which types each may be."""
+    found = _FOUND.get(cls)
+    if found is None:
+        found = _FOUND[cls] = _look_up(cls)
+    return found
+
+
+def _look_up(cls: Any) -> Mapping[str, frozenset[type]]:
     try:
         hints = typing.get_type_hints(cls)
     except NameError:  # of a class whose annotations name what is local to a function
@@ -48,15 +56,10 @@ def _numbers_of(cls: Any) -> dict[str, frozenset[type]]:
     return found
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def _signature(cls: Any) -> inspect.Signature:
-    return inspect.signature(cls.__init__)
-
-
 def _given(cls: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """What an object is made of, by name; nothing where `__init__` does not take it, and will say so."""
     try:
-        return _signature(cls).bind_partial(None, *args, **kwargs).arguments
+        return inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments
     except TypeError:
         return {}
 

@@ -130,9 +130,12 @@ class Denoiser(DenoiserBase):
 def _checked_number(number: Any, t: Any) -> Any:
     """What `time(t)` gave, one number or as many as there are times. Raises ValueError where it is not, or is NaN."""
     try:
-        numbers = np.asarray(number, dtype=np.float64)
+        numbers = np.array(number)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"it is of {numbers.dtype}")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"time(t) = {brief(number)} at t = {_first(t):.6g}: a number on the host is wanted") from error
+    numbers = numbers.astype(np.float64)
     if numbers.shape not in ((), np.shape(t)):
         raise ValueError(f"time(t) is of shape {numbers.shape} for times of shape {np.shape(t)}: both must agree")
     if np.isnan(numbers).any():

@@ -36,7 +36,7 @@ _BETTER, _BETTER_GENERATED = 1.25, 1.5  # by this factor in error another meanin
 _SURE = 3.0  # and by so many standard errors over the samples
 _LEARNT = 0.8  # generated samples that look as good as this are taken for good ones
 _VAST = 50.0
-_ROUNDING = 20.0  # units in the last place by which kernels may differ from run to run
+_ROUNDING, _MOST_ROUNDING = 300.0, 0.02  # units in the last place by which kernels may differ from run to run
 _SENSITIVE = 1e-3
 
 
@@ -182,7 +182,7 @@ def inspect(
         schedule=denoiser.schedule,
         finite=all(bool(torch.isfinite(part).all()) for *_, output in outputs for part in output),
         repeated=max(_moved(output, second) for (*_, output), second in zip(outputs, again, strict=True)),
-        rounding=_ROUNDING * torch.finfo(denoiser.dtype or torch.float32).eps,
+        rounding=min(_ROUNDING * torch.finfo(denoiser.dtype or torch.float32).eps, _MOST_ROUNDING),
         in_training=tuple(noisy_modules(denoiser)),
         recombined=max(probe.apart(t, x, output) for t, x, output in outputs),
         sensitivity=sensitivity,

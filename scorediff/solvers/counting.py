@@ -28,7 +28,7 @@ class _Watched(NamedTuple):
 
     t: Any
     rows: np.ndarray | None
-    step: int
+    step: int | None
     sums: tuple[Tensor, ...]
 
 
@@ -38,9 +38,9 @@ class CountingDenoiser(DenoiserBase):
 
     `denoiser` is that of the problem, which is given the conditions `cond` of the run of a state `x` of shape (B, ...)
     on `grid`. `calls` counts its evaluations of a batch, `rows` the rows that they sent through networks, `vjps` how
-    often a batch was led back through one, and `steps` is how many steps are done, kept by who runs them; all begin at
-    0. A sum per sample of every state given and every output stays on the device, and is looked at once, by
-    `first_bad`.
+    often a batch was led back through one; all begin at 0. `step` is the step under way, counted from 1 and kept by
+    who runs them, None with an adaptive solver. A sum per sample of every state given and every output stays on the
+    device, and is looked at once, by `first_bad`.
 
     A run lies between its ends; one that ends above the end of the schedule may look ahead that far. Raises ValueError
     for a time outside by more than two units in the last place of the state's dtype.
@@ -59,7 +59,8 @@ class CountingDenoiser(DenoiserBase):
         self._watched: list[_Watched] = []
         self._whole = 0
         self._partial = np.zeros(self._batch, dtype=np.int64)
-        self.calls = self.rows = self.vjps = self.steps = 0
+        self.calls = self.rows = self.vjps = 0
+        self.step: int | None = 1
 
     def __repr__(self) -> str:
         return f"CountingDenoiser({self.denoiser!r}, calls={self.calls})"
@@ -100,7 +101,7 @@ class CountingDenoiser(DenoiserBase):
         self.rows += output.rows
         self.vjps += output.vjps
         sums = tuple(self._row_sums(tensor) for tensor in (x, *output.computed))
-        self._watched.append(_Watched(t, rows, self.steps, sums))
+        self._watched.append(_Watched(t, rows, self.step, sums))
         return output
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
@@ -129,9 +130,8 @@ class CountingDenoiser(DenoiserBase):
         last = FirstBad(self._start, 0, 0)
         for one, rows, given, made in seen:
             for j in np.flatnonzero(rows == i):
-                here = FirstBad(
-                    float(one.t if isinstance(one.t, float) else one.t[j]), last.evaluation + 1, one.step + 1
-                )
+                t = float(one.t if isinstance(one.t, float) else one.t[j])
+                here = FirstBad(t, last.evaluation + 1, one.step)
                 if not given[j]:
                     return Status.STATE_NON_FINITE, last
                 if not made[j]:

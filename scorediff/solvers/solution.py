@@ -24,16 +24,16 @@ _WAYS_OUT = {
 
 
 class FirstBad(NamedTuple):
-    """Where a sample ceased to be finite: at time `t`, in `evaluation` and `step`, both counted from 1 (the step of an
-    adaptive solver is that of its batch).
+    """Where a sample ceased to be finite: at time `t`, in `evaluation` and in `step` of the grid, both counted from 1
+    (None for the step of an adaptive solver).
 
     That is the first evaluation whose output was not finite; with `Status.STATE_NON_FINITE` the last one before the
-    state was so, number 0 where it was from the start.
+    state was so, number 0 where there was none.
     """
 
     t: float
     evaluation: int
-    step: int
+    step: int | None
 
 
 class SolverError(RuntimeError):
@@ -104,9 +104,9 @@ class Solution:
         if i in self.bad:
             t, number, step = self.bad[i]
             when = "after" if status == Status.STATE_NON_FINITE else "first at"
-            where = f"{when} t = {t:.6g}, evaluation {number}, step {step}"
+            where = f"{when} t = {t:.6g}, evaluation {number}" + ("" if step is None else f", step {step}")
             if number == 0:
-                raise SolverError(f"sample {i}{others}: it is not finite at the start, t = {t:.6g}")
+                where = f"before its first evaluation, at t = {t:.6g}"
         raise SolverError(f"sample {i}{others}: {_words(status)} {where}: {_WAYS_OUT[status]}")
 
     def __repr__(self) -> str:
