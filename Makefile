@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint orders nightly clean
+.PHONY: help demo test lint orders fuzz nightly clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' Makefile
@@ -31,6 +31,9 @@ lint: .venv/.installed-lint  ## formatting, lint and types
 
 orders: .venv/.installed  ## measure the orders of the solvers that have changed, and write docs/orders.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/orders.py --jobs $(WORKERS)
+
+fuzz: .venv/.installed-test  ## 100,000 random runs, and what must hold for every one of them
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --workers $(WORKERS)
 
 nightly: test  ## all tests of all that they are about, with more examples, and the orders of all solvers
 	HYPOTHESIS_PROFILE=night $(PYTEST) -m 'nightly or hypothesis'

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scorediff._core.arrays import positive
 from scorediff._core.states import per_sample
+from scorediff._core.typed import TypedFields
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
 
@@ -30,9 +32,12 @@ __all__ = [
     "Time",
 ]
 
+#: So far, relative to its size, rounding may carry a variable beyond an end.
+_ULPS = 4 * np.finfo(np.float64).eps
+
 
 @dataclass(frozen=True)
-class IntegrationVariable(ABC):
+class IntegrationVariable(TypedFields, ABC):
     """What the polynomials of a multistep method are in: `s(t)`, strictly monotone; floats or float64 arrays in and
     out.
     """
@@ -65,8 +70,21 @@ class RatioVariable(IntegrationVariable):
         return self.of(schedule.alpha(t), schedule.sigma(t))
 
     def time(self, schedule: Schedule, s: Any) -> Any:
+        """`t` where the variable is `s`, inside the domain of `schedule`.
+
+        Raises ValueError for an `s` that the domain does not reach, by more than the rounding of `s` itself.
+        """
         with np.errstate(divide="ignore"):
-            return schedule.time_at(-np.log(self.ratio(s)))
+            lowest, highest = np.sort(self.value(schedule, np.array(schedule.domain)))
+            # where the variable is flat in the log-SNR, a rounding of it is far more than one of the log-SNR
+            inside = np.clip(s, lowest - _ULPS * abs(lowest), highest + _ULPS * abs(highest)) == s
+            if not np.all(inside):
+                value = np.asarray(s)[~inside].flat[0]
+                raise ValueError(
+                    f"{value:.9g} is outside [{lowest:.9g}, {highest:.9g}], all that {self!r} reaches on {schedule!r}"
+                )
+            log_snr = -np.log(np.maximum(self.ratio(np.clip(s, lowest, highest)), 0.0))
+        return schedule.time_at(np.clip(log_snr, *schedule.log_snr_range))
 
 
 @dataclass(frozen=True)
@@ -183,10 +201,13 @@ class DDIMCoordinates(RatioVariable, Coordinates):
 class Angle(RatioVariable, Coordinates):
     """`s = atan(sigma / (alpha c))`, `y = x / sqrt(sigma^2 + alpha^2 c^2)`, c the data's scale; regular at its ends.
 
-    `data_std`: c, 1 as for data scaled to it.
+    `data_std`: c, 1 as for data scaled to it. Raises ValueError unless it is positive.
     """
 
     data_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("data_std", self.data_std, "the standard deviation of the data")
 
     def of(self, alpha: Any, sigma: Any) -> Any:
         return np.arctan2(sigma, self.data_std * alpha)

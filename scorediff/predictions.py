@@ -7,6 +7,8 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
+from scorediff._core.arrays import positive
+from scorediff._core.typed import TypedFields
 from scorediff.schedules import Schedule
 
 __all__ = [
@@ -25,7 +27,7 @@ Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
-class Prediction(ABC):
+class Prediction(TypedFields, ABC):
     """A kind of network output, `a_t x0 + b_t eps`. Times and coefficients are floats or float64 arrays on the host.
 
     A concrete class goes by the names that its `variants` list, among them those of other libraries.
@@ -120,7 +122,7 @@ class EDMPrediction(Prediction):
 
     `data_std` is the standard deviation of the data that the network was trained for, in the units of the data: 0.5
     for EDM's images in [-1, 1], 1 for data brought to unit variance. The number that EDM gives the network for the time
-    is `log(sigma / alpha) / 4`, a time map of `Denoiser`.
+    is `log(sigma / alpha) / 4`, a time map of `Denoiser`. Raises ValueError unless `data_std` is positive.
     """
 
     data_std: float = 0.5
@@ -128,6 +130,9 @@ class EDMPrediction(Prediction):
         "edm-prediction": {},
         "edm-prediction-of-unit-variance": {"data_std": 1.0},
     }
+
+    def __post_init__(self) -> None:
+        positive("data_std", self.data_std, "the standard deviation of the data")
 
     def row(self, schedule: Schedule, t: Any) -> Pair:
         # F = (s D - c^2 E) / (c sqrt(s^2 + c^2)) with s = sigma / alpha, c = data_std

@@ -28,11 +28,11 @@ from scorediff.predictions import Prediction
 from scorediff.sampling import prior, sample
 from scorediff.schedules import Schedule, VPCosine, VPLinear
 from scorediff.solvers import Solver
+from scorediff.solvers.probe import eta_for, pose
 from scorediff.solvers.solve import resolve
 from scorediff.spacings import Grid
 from scorediff.targets import Gaussian, GaussianMixture, Target
 from scorediff.verify import coefficients, marginals, order, step_order
-from scorediff.verify.probe import eta_for, pose
 from scorediff.verify.runs import PlainFunction, as_solver, ends, uneven
 
 try:

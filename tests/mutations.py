@@ -26,6 +26,7 @@ from oracle import one_after_the_other
 
 import scorediff as sd
 from scorediff.solvers.exponential.tableau import ExponentialTableau
+from scorediff.solvers.unrolled import unrolled
 from scorediff.verify import (
     GAUSSIAN,
     LINE,
@@ -39,7 +40,6 @@ from scorediff.verify import (
     strong_order,
     uneven,
 )
-from scorediff.verify.coefficients import unrolled
 from scorediff.verify.runs import stochastic
 
 PAGE = Path(__file__).parents[1] / "docs" / "mutations.md"
@@ -596,7 +596,7 @@ SLIPS = [
          "evaluations, n < cuts)", "evaluations, False)"),
     Slip("outputs at the wrong nodes", "DPM-Solver++ 3M, Runge-Kutta start",
          "each is taken to lie one node further on", MULTISTEP,
-         "back = log_snr[behind]", "back = steps.end.log_snr[behind]"),
+         "back = start[behind]", "back = end[behind]"),
     Slip("the 2 of the second difference", "DPM-Solver++ 3M",
          "half of the second divided difference, as k-diffusion's 3M has it", DPM_SOLVER,
          "return lagrange_weights(history.kernel, history.h, history.back)",
@@ -617,8 +617,8 @@ SLIPS = [
     # what outlives a run, and what a run writes over
     Slip("coefficients kept from the first run", "DPM-Solver++ 2M",
          "whatever the grid of the next one", MULTISTEP,
-         "coefficients = _Coefficients(self, steps, part, used)",
-         'coefficients = self.__dict__.setdefault("kept", _Coefficients(self, steps, part, used))'),
+         "coefficients = _Coefficients(self, steps, part, used, even)",
+         'coefficients = self.__dict__.setdefault("kept", _Coefficients(self, steps, part, used, even))'),
     Slip("noises counted over all runs", "EDM's Heun with churn",
          "the tag of a noise goes on from run to run: no seed gives the same sample twice", CHURN,
          "tag=1 + grid.first + n)",
@@ -655,7 +655,7 @@ SLIPS = [
     # correctors
     Slip("the new output in the wrong place", "Adams PEC 3",
          "the corrector gives its weight to the one before, and so on", ADAMS,
-         "np.column_stack(back)", "np.column_stack(back[::-1])"),
+         "np.column_stack([history.size, history.back])", "np.column_stack([history.back, history.size])"),
     Slip("weights not put back in order", "UniPC 3",
          "the system's weights, the node's first, as they come", UNIPC,
          "return np.column_stack([found[:, 1], found[:, 0], found[:, 2:]])", "return found"),
@@ -947,7 +947,10 @@ _STEPS = 24  # so many that a start in substeps halves the first step more than 
 
 
 def _uneven(schedule, steps=_STEPS):
-    return uneven(ease=1)(schedule, steps, t_start=schedule.time_at(-2.0), t_end=schedule.time_at(2.0))
+    # from a long step on, all methods use the evaluations that they say
+    lengths = np.tile((8.0, 1.0, 6.0, 2.0), -(-steps // 4))
+    places = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
+    return sd.Grid(schedule.time_at(-2.0 + 4.0 * places))
 
 
 def _sample(solver, sampler, target, schedule, x):

@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -159,6 +160,101 @@ def test_what_cannot_be_done_is_one_line_and_code_2(here, line, words):
     (here / "file").touch()
     fails(line, 2, words)
     assert [p.name for p in here.iterdir()] == ["file"]
+
+
+#: Every option and argument that takes a path, a line of words each.
+PLACES = {
+    "sample": "sample --model gaussian --n 4 --steps 2 --out",
+    "compare": "compare --model gaussian --n 4 --solvers ddim --nfe 2 --out",
+    "demo": "demo --out",
+    "train": "train --data digits --network mlp --steps 1 --no-progress --out",
+    "average": "average run --std 0.1 --out",
+    "experiment": "experiment consistency --out",
+    "order": "order ddim --csv",
+    "model": "sample --n 1 --steps 1 --model",
+    "data": "train --steps 1 --out run --data",
+    "run": "average --std 0.1 --out a.safetensors",
+}
+WRITTEN = sorted(PLACES.keys() - {"model", "data", "run"})
+
+
+def refused(line, place, *words):
+    """Run a line that ends in a path: one line on stderr, which holds `words`, and the code of a wrong request."""
+    result = CliRunner().invoke(app, [*line.split(), place])
+    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("scorediff: ")
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("", "an empty name is not a path: name a file or a folder"),
+        ("x" * 300, "File name too long): name another path"),
+        ("~nobody-of-that-name/a", "name another path"),
+    ],
+)
+@pytest.mark.parametrize("line", PLACES.values(), ids=PLACES)
+def test_a_path_that_cannot_be_is_refused_wherever_one_is_asked_for(here, line, place, words):
+    refused(line, place, words)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("place", ["loop", "loop/a", "/dev/null", "/dev/null/a", "file/a"])
+@pytest.mark.parametrize("line", [PLACES[name] for name in WRITTEN], ids=WRITTEN)
+def test_a_loop_of_links_a_device_and_a_file_are_no_folders(here, line, place):
+    (here / "loop").symlink_to("loop")
+    (here / "file").touch()
+    takes_file = line.split()[0] in ("compare", "average", "order")
+    end = {"compare": ".png", "average": ".safetensors", "order": ".csv"}.get(line.split()[0], "")
+    refused(line, place + end if takes_file and place.endswith("/a") else place, place.removesuffix("/a"), "name")
+    assert sorted(path.name for path in here.iterdir()) == ["file", "loop"]
+
+
+@pytest.mark.parametrize("place", ["loop", "/dev/null"])
+@pytest.mark.parametrize("name", ["model", "data", "run"])
+def test_what_is_not_to_be_read_is_unknown(here, name, place):
+    (here / "loop").symlink_to("loop")
+    refused(PLACES[name], place, place)
+
+
+@pytest.mark.parametrize("line", [*(PLACES[name] for name in WRITTEN), PLACES["data"]], ids=[*WRITTEN, "data"])
+def test_a_working_folder_that_was_removed_is_named(tmp_path, monkeypatch, line):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    end = {"compare": "a.png", "average": "a.safetensors", "order": "a.csv"}.get(line.split()[0], "a")
+    refused(line, "." if "--data" in line and "--out run" in line else end, "working folder", "has been removed")
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", "null", '{"name": "a web page"}'])
+def test_a_folder_with_a_manifest_of_something_else_is_refused_and_left_as_it_is(here, manifest):
+    (here / "many").mkdir()
+    (here / "many" / "manifest.json").write_text(manifest)
+    refused(PLACES["sample"], "many", "many/manifest.json", "name a new")
+    assert (here / "many" / "manifest.json").read_text() == manifest
+
+
+def test_a_full_disk_is_code_1_and_says_how_to_go_on(here, monkeypatch):
+    def full(part, **arrays):
+        with open("/dev/full", "w") as disk:
+            disk.write("x")
+
+    monkeypatch.setattr("numpy.savez", full)
+    for out in ("a.npz", "many"):
+        fails(f"sample --model gaussian --n 4 --steps 2 --out {out}", 1, "No space left on device", "make room", out)
+    assert [path.name for path in here.iterdir()] == ["many"]
+
+
+def test_an_archive_that_claims_more_than_the_memory_holds_is_code_2(here):
+    header = np.lib.format.magic(1, 0) + (118).to_bytes(2, "little")
+    words = "{'descr': '<f8', 'fortran_order': False, 'shape': (9007199254740992,), }"  # 2^56 bytes
+    with zipfile.ZipFile(here / "a.npz", "w") as archive:
+        archive.writestr("images.npy", header + words.ljust(117).encode() + b"\n")
+    fails("train --data a.npz --steps 1 --out run", 2, "a.npz cannot be read as arrays")
+    assert [path.name for path in here.iterdir()] == ["a.npz"]
 
 
 @pytest.mark.parametrize("line", ["sample --out nowhere/a.png", "compare --out nowhere/a.png"])

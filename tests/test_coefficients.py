@@ -13,8 +13,8 @@ from discovery import SCHEDULES, SOLVERS, eta_of, label, nodes_for, takes_even_s
 from oracle import one_after_the_other
 
 import scorediff as sd
-from scorediff.verify.coefficients import Outputs, unrolled
-from scorediff.verify.probe import probe
+from scorediff.solvers.probe import probe
+from scorediff.solvers.unrolled import Outputs, unrolled
 
 LINEAR = [s for s in SOLVERS if s.linear and not s.adaptive]
 INVARIANT = [s for s in LINEAR if s.invariant]

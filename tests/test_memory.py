@@ -225,23 +225,23 @@ def leaf_with_a_gradient():
 
 
 @pytest.mark.parametrize(
-    "make, hand_out",
+    "owner, hand_out",
     [
-        (lambda: torch.ones(3), lambda kept: kept),
-        (lambda: torch.ones(3), lambda kept: kept.detach()),
-        (lambda: torch.ones(2, 3), lambda kept: kept[1]),
-        (lambda: torch.ones(2, 3), lambda kept: kept[1].reshape(1, 3)),
-        (lambda: torch.ones(2, 3).chunk(2), lambda kept: kept[0].detach()),
-        (leaf_with_a_gradient, lambda kept: kept.grad),
-        (lambda: np.ones(3), lambda kept: torch.from_numpy(kept)),
-        (lambda: bytearray(12), lambda kept: torch.frombuffer(kept, dtype=torch.float32)),
+        (lambda: torch.ones(3), lambda owner: owner),
+        (lambda: torch.ones(3), lambda owner: owner.detach()),
+        (lambda: torch.ones(2, 3), lambda owner: owner[1]),
+        (lambda: torch.ones(2, 3), lambda owner: owner[1].reshape(1, 3)),
+        (lambda: torch.ones(2, 3).chunk(2), lambda owner: owner[0].detach()),
+        (leaf_with_a_gradient, lambda owner: owner.grad),
+        (lambda: np.ones(3), lambda owner: torch.from_numpy(owner)),
+        (lambda: bytearray(12), lambda owner: torch.frombuffer(owner, dtype=torch.float32)),
     ],
     ids=["the same", "an alias", "a row", "a view", "a half", "a gradient", "numpy's", "bytes"],
 )
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_an_output_in_memory_that_somebody_else_holds_is_copied(make, hand_out, mode):
+def test_an_output_in_memory_that_somebody_else_holds_is_copied(owner, hand_out, mode):
     with mode():
-        kept = make()
+        kept = owner()
         place = hand_out(kept).data_ptr()
         own = in_own_memory(lambda: hand_out(kept))
         assert own.data_ptr() != place and torch.equal(own, hand_out(kept))

@@ -85,6 +85,7 @@ def test_one_time_per_sample_is_the_same_as_one_at_a_time(prediction):
             torch.testing.assert_close(a[0], b[i], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.parametrize("solver", engines_by_day([s for s in OURS if not s.adaptive]), ids=label)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
 def test_a_solver_gets_the_same_samples_whatever_the_network_predicts(prediction, solver):

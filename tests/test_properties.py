@@ -284,6 +284,7 @@ def test_evaluations_counted_are_those_declared_and_none_is_outside_the_run(solv
         assert declared is None or np.all(solution.evaluations == declared)
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.parametrize("solver", engines_by_day(FREE), ids=label)
 @examples(3)
 @given(data=st.data(), steps=st.integers(1, 13).map(lambda n: n if n < 13 else 1000), seed=testing.seeds())

@@ -64,6 +64,7 @@ def test_a_denoiser_is_taken_for_its_flow_or_for_the_reverse_sde_where_the_solve
     assert torch.equal(sd.encode(model, x, "dpm++2m", steps=5).x, sd.encode(FLOW, x, "dpm++2m", steps=5).x)
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.parametrize("terminal", [None, "denoise"])
 @pytest.mark.parametrize(
     "solver", engines_by_day([s for s in OURS if not s.adaptive and s.evaluations(1) is not None]), ids=label
@@ -339,8 +340,8 @@ def test_a_non_finite_output_is_named_by_sample_time_and_evaluation():
     grid = [1.0, 0.8, 0.6, 0.4, 0.2]
     solution = sd.sample(broken(2, 0.7), (4, 3), sd.DDIM(), grid=grid)
     assert solution.status.tolist() == [0, 0, sd.Status.NON_FINITE, 0] and not solution.ok
-    assert solution.bad == {2: (0.6, 3)}
-    with pytest.raises(sd.SolverError, match=r"sample 2: non finite first at t = 0.6, evaluation 3"):
+    assert solution.bad == {2: (0.6, 3, 3)}
+    with pytest.raises(sd.SolverError, match=r"sample 2: non finite first at t = 0.6, evaluation 3, step 3: look at"):
         solution.check()
     assert torch.isfinite(solution.x[[0, 1, 3]]).all()
 
@@ -355,8 +356,9 @@ def test_a_failure_that_happens_once_is_named_too():
     solution = sd.sample(
         sd.ProbabilityFlow(sd.Denoiser(net, SCHEDULE, sd.DataPrediction())), (2, 3), sd.DDIM(), steps=6
     )
-    assert solution.bad == {0: (float(calls[2][0]), 3), 1: (float(calls[2][0]), 3)} or len(solution.bad) == 2
-    assert [number for _, number in solution.bad.values()] == [3, 3]
+    assert len(solution.bad) == 2
+    for where in solution.bad.values():
+        assert where == (pytest.approx(float(calls[2][0])), 3, 3)
 
 
 def test_a_solver_that_leaves_the_domain_is_stopped():
@@ -459,7 +461,8 @@ def test_a_model_on_another_schedule_keeps_its_dtype_and_is_checked_before_it_is
             calls.append(t)
             return super().forward(x)
 
-    model = sd.Denoiser(Net(2, 2).double(), sd.VPDiscrete(), sd.NoisePrediction()).on(sd.VE()).on(sd.EDM())
+    table = sd.VPDiscrete()
+    model = sd.Denoiser(Net(2, 2).double(), table, sd.NoisePrediction(), time=table.index).on(sd.VE()).on(sd.EDM())
     with pytest.raises(ValueError, match=r"at t = 0.002 of EDM.*log-SNR 6.21461 is outside.*inside"):
         sd.sample(sd.ProbabilityFlow(model), (2, 2), sd.DDIM(), steps=3)
     assert not calls

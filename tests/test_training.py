@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from discovery import PREDICTIONS, SCHEDULES, by_day, label
+from leftovers import left_by_a_killed_process
 from safetensors import SafetensorError
 from scipy import stats
 
 import scorediff as sd
 from scorediff._core import registry
+from scorediff._core.sealed import read_tensors, write_tensors
 from scorediff.lab.checkpoints import load
 from scorediff.lab.data import Data
 from scorediff.lab.networks import MLP, DiffusersUNet, Network, UNet
@@ -304,7 +306,7 @@ def test_a_run_is_averaged_afterwards_as_it_would_have_been_on_the_way(tmp_path)
         reconstruct(tmp_path / "run", 0.005)
     kept = tmp_path / "run" / "averages-00000160.safetensors"
     kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"averages-00000160.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"averages-00000160.safetensors is damaged"):
         reconstruct(tmp_path / "run", 0.1)
 
 
@@ -449,7 +451,7 @@ def test_a_folder_in_which_nothing_was_saved_is_as_good_as_a_new_one(tmp_path):
 
     with pytest.raises(Killed):
         train(points(), tmp_path, tiny(steps=4), averages=4, callback=killed, progress=False)
-    (tmp_path / ".state-0123abcd.safetensors").write_bytes(b"half")
+    left_by_a_killed_process(tmp_path / "state.safetensors").write_bytes(b"half")
     found = train(points(), tmp_path, tiny(lr=0.5), averages=0, progress=False)
     assert found.card["recipe"]["lr"] == 0.5
     assert not list(tmp_path.glob(".state*")) and not list(tmp_path.glob("averages*"))
@@ -549,6 +551,39 @@ def test_a_damaged_state_is_named(tmp_path):
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"state.safetensors is damaged .*remove it"):
         train(points(), tmp_path / "run", tiny(), progress=False)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    ["[]", "{}", '{"step": "4", "seconds": 1.0, "scaler": null}', '{"step": true, "seconds": 1.0, "scaler": null}',
+     '{"step": 4, "seconds": NaN, "scaler": null}', '{"step": 4, "seconds": 1.0, "scaler": []}', "[" * 100_000],
+    ids=lambda text: text[:60],
+)  # fmt: skip
+def test_a_state_with_other_numbers_is_named(tmp_path, numbers):
+    train(points(), tmp_path / "run", tiny(steps=2), averages=0, progress=False)
+    state = tmp_path / "run" / "state.safetensors"
+    tensors, _ = read_tensors(state, "numbers")
+    write_tensors(state, tensors, {"numbers": numbers})
+    with pytest.raises(ValueError, match=r"state.safetensors is damaged .*remove it to begin"):
+        train(points(), tmp_path / "run", tiny(steps=2), averages=0, progress=False)
+
+
+def test_a_run_whose_averages_are_of_another_network_is_refused_by_name(tmp_path):
+    for width in (16, 32):
+        recipe = tiny(steps=2, network=MLP(width, 1))
+        train(points(), tmp_path / str(width), recipe, averages=2, progress=False)
+    stranger = tmp_path / "16" / "averages-00000001.safetensors"
+    stranger.write_bytes((tmp_path / "32" / stranger.name).read_bytes())
+    with pytest.raises(ValueError, match=r"averages-00000001.safetensors does not hold the averages of width 0.05"):
+        reconstruct(tmp_path / "16", 0.1)
+
+
+@pytest.mark.parametrize("config", ["[]", "{", '{"name": "a program of others"}'])
+def test_the_settings_of_something_else_are_not_overwritten_by_a_run(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"config.json .*name a new"):
+        train(points(), tmp_path, tiny(), progress=False)
+    assert (tmp_path / "config.json").read_text() == config
 
 
 @pytest.mark.parametrize(

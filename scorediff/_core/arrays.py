@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ArrayLike", "Placed", "no_less", "parameter", "positive"]
+__all__ = ["ArrayLike", "Placed", "device_of", "no_less", "parameter", "positive", "real"]
 
 ArrayLike = Tensor | np.ndarray | float | Sequence[Any]
 
@@ -17,13 +17,18 @@ def parameter(name: str, value: ArrayLike) -> Tensor:
 
     Raises TypeError where it is not an array of real numbers, ValueError where one of them is not finite.
     """
+    return no_less(name, real(name, value), -torch.inf)
+
+
+def real(name: str, value: ArrayLike) -> Tensor:
+    """The same, of numbers that need not be finite: those of any floating dtype, on any device."""
     try:
         tensor = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} wants an array of real numbers, got {value!r} ({error})") from error
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} wants real numbers, got {tensor.dtype}")
-    return no_less(name, tensor.to("cpu", torch.float64, copy=True).contiguous(), -torch.inf)
+    return tensor.to("cpu", torch.float64, copy=True).contiguous()
 
 
 def no_less(name: str, tensor: Tensor, least: float) -> Tensor:
@@ -45,6 +50,18 @@ def positive(name: str, value: Any, what: str) -> float:
     if not 0 < number < np.inf:
         raise ValueError(f"{name} = {value!r}: give {what}, a positive number")
     return number
+
+
+def device_of(device: Any) -> torch.device | None:
+    """`device` as one that is there, None as it is. Raises ValueError, or TypeError where it cannot name a device."""
+    if device is None:
+        return None
+    if not isinstance(device, (torch.device, str, int)):
+        raise TypeError(f"device = {device!r}: give a torch.device or a name, such as 'cpu' or 'cuda:0'")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # no such name, or none such in this machine
+        raise ValueError(f"device = {device!r}: {str(error).splitlines()[0]}") from error
 
 
 class Placed:

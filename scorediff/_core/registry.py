@@ -1,13 +1,17 @@
 """Finding concrete classes by walking the package, and turning them into names and dictionaries and back."""
 
 import ast
+import collections.abc
 import dataclasses
 import difflib
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 import re
+import sys
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -18,6 +22,7 @@ import torch
 __all__ = [
     "concrete",
     "from_dict",
+    "from_plain",
     "kebab",
     "name_of",
     "names",
@@ -25,10 +30,19 @@ __all__ = [
     "parse",
     "resolve",
     "short_name_of",
+    "shown",
     "to_dict",
 ]
 
 T = TypeVar("T")
+#: What may stand in plain data for a field of a kind, and the kind in words.
+_PLAIN: dict[Any, tuple[Any, str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+    dict: ((dict,), "an object {...}"),
+}
 _FEW = 24  # names that an error can list
 
 
@@ -204,12 +218,19 @@ def to_dict(value: Any) -> Any:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def from_dict(base: type[T], data: dict[str, Any]) -> T:
-    """The inverse of `to_dict` for a class under `base`. Raises ValueError for an unknown type or field."""
+def from_dict(base: type[T], data: Any) -> T:
+    """The inverse of `to_dict` for a class under `base`.
+
+    Raises ValueError for what is not an object with a known type, for an unknown field, and for a value that is not of
+    its field's kind or that the class refuses.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{shown(data)} is not a {base.__name__}: an object with its 'type' is wanted")
     known = {cls.__name__: cls for cls in (base, *concrete(base)) if not inspect.isabstract(cls)}
     kind = data.get("type", "")
-    if kind not in known:
-        raise ValueError(f"unknown {base.__name__} type {kind!r}{nearest(kind, known)}")
+    if not isinstance(kind, str) or kind not in known:
+        hint = nearest(kind, known) if isinstance(kind, str) else ""
+        raise ValueError(f"unknown {base.__name__} type {shown(kind)}{hint}")
     cls: Any = known[kind]
     hints, fields = typing.get_type_hints(cls), {f.name for f in dataclasses.fields(cls)}
     values = {}
@@ -217,8 +238,46 @@ def from_dict(base: type[T], data: dict[str, Any]) -> T:
         if key == "type":
             continue
         if key not in fields:
-            raise ValueError(f"{kind} has no field {key!r}{nearest(key, fields)}")
-        if isinstance(value, dict) and "type" in value:
-            value = from_dict(hints[key], value)
-        values[key] = tuple(value) if isinstance(value, list) else value
-    return typing.cast(T, cls(**values))
+            raise ValueError(f"{kind} has no field {shown(key)}{nearest(key, fields)}")
+        values[key] = from_plain(hints[key], value, f"{kind}.{key}")
+    try:
+        return typing.cast(T, cls(**values))
+    except (TypeError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"{kind} cannot be made of {shown(values)}: {error}") from error
+
+
+def from_plain(hint: Any, value: Any, name: str) -> Any:
+    """What a field of the kind `hint` holds, from plain data; `name` is for errors. Lists become tuples.
+
+    Raises ValueError for a value of another kind, and for a number that is none.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType) and type(None) in inner and len(inner) == 2:
+        kind = next(kind for kind in inner if kind is not type(None))
+        return None if value is None else from_plain(kind, value, name)
+    if origin is tuple:
+        kinds = inner[:-1] * len(value) if isinstance(value, (list, tuple)) and inner[-1] is ... else inner
+        if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
+            raise ValueError(f"{name} = {shown(value)}: a list is wanted, as in {hint}")
+        return tuple(
+            from_plain(kind, entry, f"{name}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, value, strict=True))
+        )
+    if inspect.isclass(hint) and (dataclasses.is_dataclass(hint) or inspect.isabstract(hint)):
+        return value if isinstance(value, hint) else from_dict(hint, value)
+    if origin is collections.abc.Callable and not callable(value):
+        raise ValueError(f"{name} = {shown(value)}: a function is given in Python")
+    accepted, words = _PLAIN.get(origin or hint, ((object,), "something else"))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint in (int, float)) or value != value:
+        raise ValueError(f"{name} = {shown(value)}: {words} is wanted")
+    if hint is float and abs(value) > sys.float_info.max and abs(value) != math.inf:
+        raise ValueError(f"{name} = {shown(value)}: a number below 1.8e308 is wanted")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def shown(value: Any) -> str:
+    """A value in an error message, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits; nested without end
+        return f"a {type(value).__name__} too long to print"
+    return text if len(text) <= 60 else f"{text[:57]}..."

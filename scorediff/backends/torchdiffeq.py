@@ -23,7 +23,8 @@ from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import AdaptiveSolver, Solver
 from scorediff.solvers.tolerances import check_tolerance
-from scorediff.spacings import Grid, Spacing, UniformIn
+from scorediff.spacings import Grid, Spacing
+from scorediff.spacings.log_shift import for_runge_kutta
 
 __all__ = [
     "TorchDiffEq",
@@ -77,6 +78,7 @@ class TorchDiffEq(AdaptiveSolver):
     atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
 
+    depends_on_batch = True
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants(*_ADAPTIVE)
 
@@ -120,6 +122,7 @@ class TorchDiffEqSciPy(AdaptiveSolver):
     atol: float = field(default=1e-5, kw_only=True)
     coordinates: Coordinates = field(default_factory=Angle)
 
+    depends_on_batch = True
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torchdiffeq-scipy-solver": {}}
 
@@ -178,7 +181,7 @@ class TorchDiffEqFixed(Solver):
 
     @property
     def spacing(self) -> Spacing:
-        return UniformIn(self.coordinates)
+        return for_runge_kutta(self.coordinates, self.order)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         self.coordinates.check(problem.schedule, grid.start, grid.end)
@@ -248,6 +251,7 @@ class TorchDiffEqAdamsMoulton(Solver):
 
     linear = False
     one_step = False
+    depends_on_batch = True
     source: ClassVar[str] = _SOURCE
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = _variants("implicit_adams", "fixed_adams")
 

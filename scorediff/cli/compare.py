@@ -23,7 +23,9 @@ _Eta = Annotated[
     typer.Option(help="Noise of the reverse SDE, for solvers of it (default 1).", rich_help_panel=flags.PROBLEM),
 ]
 _Count = Annotated[int, typer.Option("--n", min=2, help="How many samples.", rich_help_panel=flags.RUN)]
-_Out = Annotated[Path, typer.Option(help="The plot: .png, .pdf or .svg; the table goes beside it as .csv.")]
+_Out = Annotated[
+    Path, typer.Option(parser=flags.place, help="The plot: .png, .pdf or .svg; the table goes beside it as .csv.")
+]
 
 
 def compare(

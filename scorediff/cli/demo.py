@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scorediff.cli import options
+from scorediff.cli import flags, options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,10 @@ _FILES = {
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to write to; made where missing.")] = Path("demo"),
+    out: Annotated[
+        Path,
+        typer.Option(parser=flags.place, help="The folder to write to; made where missing."),
+    ] = Path("demo"),
     n: Annotated[int, typer.Option("--n", min=16, help="Samples behind every error of a trajectory.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of starts and noise.")] = 0,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Bars, on a terminal only.")] = True,
@@ -73,10 +76,7 @@ def _write(files: dict[str, Path], rows: "Sequence[_Row]", flow: "WorkPrecision"
 
 
 def _files(out: Path) -> dict[str, Path]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot make this folder ({error.strerror})") from error
+    options.folder(out)
     return {name: options.output(out / name, (Path(name).suffix,)) for name in _FILES}
 
 

@@ -19,7 +19,9 @@ experiments = typer.Typer(no_args_is_help=True, help="The classic experiments on
 
 _Model = Annotated[str, typer.Option(help="digits-unet, fashion-unet, a run's folder or its file.")]
 _Data = Annotated[str | None, typer.Option(help="What the network was trained on; by default what its card says.")]
-_Out = Annotated[Path, typer.Option(help="The folder to write the table and the picture to; made where missing.")]
+_Out = Annotated[
+    Path, typer.Option(parser=flags.place, help="The folder to write the table and the picture to; made where missing.")
+]
 _Solver = Annotated[str, typer.Option(help="See 'scorediff solvers'.")]
 _Solvers = Annotated[str, typer.Option(help="Solvers of the flow, by commas.")]
 _Steps = Annotated[str, typer.Option(help="Numbers of steps, by commas.")]

@@ -1,12 +1,25 @@
 """The options that commands share, each with its help."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["Dtype", "Model", "Progress", "Schedule", "Seed", "Spacing", "TEnd", "TStart", "Threads"]
+from scorediff._core.files import expanded
+
+__all__ = ["Dtype", "Model", "Progress", "Schedule", "Seed", "Spacing", "TEnd", "TStart", "Threads", "place"]
 
 PROBLEM, SOLVER, RUN, OUTPUT = "What to solve", "How to solve it", "How to run", "What to write"
+
+
+def place(word: str | Path) -> Path:
+    """The path that a word stands for: an empty one would be the working folder."""
+    try:
+        expanded(word)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Path(word)
+
 
 Model = Annotated[
     str, typer.Option(help="The target, by name: digits, gaussian, mixture, ...", rich_help_panel=PROBLEM)

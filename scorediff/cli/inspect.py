@@ -1,7 +1,6 @@
 """`scorediff inspect`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,10 +73,11 @@ def inspect(
 
 def _brought(name: str, shape: Sequence[int]) -> "Data":
     """Data by name; a folder of images is brought to `shape`."""
+    from scorediff._core.files import expanded
     from scorediff.lab.data import NAMED, load_data
     from scorediff.lab.data.idx import holds_idx
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name in NAMED or not path.is_dir() or holds_idx(path) or len(shape) != 3:
         return load_data(name, progress=False)
     return load_data(name, size=shape[-1], gray=shape[0] == 1, progress=False)

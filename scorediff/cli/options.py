@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from scorediff._core import registry
-from scorediff._core.files import check_writable
+from scorediff._core.files import check_folder, check_writable, folder_in_full
 from scorediff.lab.data import digits
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, Terminal
@@ -121,18 +121,18 @@ def threads(count: int) -> Iterator[None]:
 
 def folder(path: Path, option: str = "--out") -> Path:
     """`path` in full, once it is a folder that can be written to; ValueError otherwise."""
-    no_file(path, option)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        return check_writable(path / "manifest.json").parent
-    except OSError as error:
+        return check_writable(check_folder(path) / "manifest.json").parent
+    except (OSError, ValueError) as error:
         raise ValueError(f"{option}: {error}") from error
 
 
 def no_file(path: Path, option: str = "--out") -> None:
-    """ValueError where a folder is wanted and a file lies: to be known before long work."""
-    if path.is_file():
-        raise ValueError(f"{option} {path} is a file: name a folder")
+    """ValueError where a folder is wanted and something else lies: to be known before long work."""
+    try:
+        folder_in_full(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def output(path: Path, suffixes: tuple[str, ...], option: str = "--out") -> Path:
@@ -141,5 +141,5 @@ def output(path: Path, suffixes: tuple[str, ...], option: str = "--out") -> Path
         raise ValueError(f"{option} {path}: the name of a file must end in {' or '.join(suffixes)}")
     try:
         return check_writable(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{option}: {error}") from error

@@ -13,10 +13,13 @@ _Solvers = Annotated[
     list[str] | None, typer.Argument(help="Names, each with its options, as in 'rk4:coordinates=angle'.")
 ]
 _All = Annotated[bool, typer.Option("--all", help="Every solver and every variant.")]
-_Csv = Annotated[Path | None, typer.Option("--csv", help="A line per problem.", rich_help_panel=flags.OUTPUT)]
+_Csv = Annotated[
+    Path | None, typer.Option("--csv", parser=flags.place, help="A line per problem.", rich_help_panel=flags.OUTPUT)
+]
 _Markdown = Annotated[
     Path | None,
     typer.Option(
+        parser=flags.place,
         help="The table, between the lines '<!-- orders -->' and '<!-- /orders -->' of a file that is there.",
         rich_help_panel=flags.OUTPUT,
     ),

@@ -105,6 +105,7 @@ _Shard = Annotated[int, typer.Option(min=1, help="Samples in a file of a folder.
 _Out = Annotated[
     Path,
     typer.Option(
+        parser=flags.place,
         help="A picture (.png); samples, labels, status, evaluations and settings (.npz); a folder (no suffix).",
         rich_help_panel=flags.OUTPUT,
     ),

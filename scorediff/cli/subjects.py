@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scorediff._core import registry
+from scorediff._core.files import expanded
 from scorediff.cli import options
 from scorediff.guidance import ClassifierFree
 from scorediff.interop.folders import is_pipeline
@@ -98,6 +99,7 @@ def subject_for(asked: Asked) -> Subject:
     """A target by name, a pipeline by its folder, else a checkpoint by name or place. Raises ValueError for what it
     does not take.
     """
+    expanded(asked.model)
     return next(make for known, make in _KINDS if known(asked.model))(asked)
 
 

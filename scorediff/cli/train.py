@@ -13,7 +13,10 @@ __all__ = ["average", "train"]
 
 RUN = "The run"
 
-_Out = Annotated[Path, typer.Option(help="The folder of the run; one that was cut off goes on.", rich_help_panel=RUN)]
+_Out = Annotated[
+    Path,
+    typer.Option(parser=flags.place, help="The folder of the run; one that was cut off goes on.", rich_help_panel=RUN),
+]
 
 
 @with_options_of(Recipe, "recipe")
@@ -85,9 +88,9 @@ def train(
 
 
 def average(
-    run: Annotated[Path, typer.Argument(help="The folder of a training run.")],
+    run: Annotated[Path, typer.Argument(parser=flags.place, help="The folder of a training run.")],
     std: Annotated[float, typer.Option(help="Width of the average, a share of the run.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write, .safetensors.")],
+    out: Annotated[Path, typer.Option(parser=flags.place, help="The checkpoint to write, .safetensors.")],
     step: Annotated[int | None, typer.Option(help="Up to which step (default: the last one kept).")] = None,
 ) -> None:
     """Average the weights of a training run over another width, afterwards (arXiv:2312.02696).

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorediff._core import registry
-from scorediff._core.conditions import Conditions
+from scorediff._core.conditions import Conditions, note_call
 from scorediff._core.reprs import brief
 from scorediff._core.states import per_sample, version
 from scorediff.denoiser.output import ModelOutput, PairOutput
@@ -60,6 +60,13 @@ class DenoiserBase(ABC):
     def made_of(self) -> tuple["DenoiserBase", ...]:
         """The denoisers that this one is made of, the one that it stands for first."""
         return ()
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """The networks and other functions that it calls itself, besides what it is made of: modules among its
+        attributes.
+        """
+        return tuple(value for value in vars(self).values() if isinstance(value, nn.Module))
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -147,9 +154,9 @@ class Rescheduled(DenoiserBase):
 class CallableDenoiser(DenoiserBase):
     """A user-defined `function` `(t, x, **cond) -> (data, noise)` on a `schedule`.
 
-    What is `shared` among the conditions is unwrapped. A denoiser that hands conditions on to another one, or has more
-    to say of itself, such as its discontinuities, is a subclass of `DenoiserBase` instead. Raises ValueError where
-    data or noise is not of the shape and dtype of the state, or the state was written into.
+    What is `shared` among the conditions is unwrapped, and remains so for a denoiser that the function hands it on to.
+    A denoiser that has more to say of itself, such as its discontinuities, is a subclass of `DenoiserBase` instead.
+    Raises ValueError where data or noise is not of the shape and dtype of the state, or the state was written into.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], schedule: Schedule) -> None:
@@ -158,10 +165,20 @@ class CallableDenoiser(DenoiserBase):
     def __repr__(self) -> str:
         return f"CallableDenoiser({brief(self.function)}, {self.schedule!r})"
 
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return (self.function,)
+
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         written = version(x)
-        # in inference mode torch counts no writes
-        found = self.function(t, x.clone() if isinstance(x, Tensor) and x.is_inference() else x, **cond)
+        # a copy in inference mode, where torch counts no writes
+        given = x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+        with cond.unwrapped():
+            try:
+                found = self.function(t, given, **cond)
+            except Exception as error:
+                note_call(error, f"the denoiser {brief(self.function)}", x, t, t, cond)
+                raise
         if version(x) != written:
             raise ValueError(f"{brief(self.function)} wrote into the state that it was given: let it work on x.clone()")
         if isinstance(found, ModelOutput):  # that of a denoiser which the function calls, with its counts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scorediff._core import registry
-from scorediff._core.conditions import Conditions
+from scorediff._core.conditions import Conditions, note_call
 from scorediff._core.reprs import brief
 from scorediff._core.states import per_sample
 from scorediff.denoiser.base import DenoiserBase
@@ -63,6 +63,10 @@ class Denoiser(DenoiserBase):
         return f"Denoiser({', '.join(said if self.time is None else [*said, f'time={brief(self.time)}'])})"
 
     @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return (self.net,)
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype, None for a callable without parameters."""
         first = _first_floating(self.net)
@@ -94,8 +98,9 @@ class Denoiser(DenoiserBase):
             scaled = x.clone()
         try:
             output = self.net(scaled if scaled.dtype is dtype else scaled.to(dtype), times, **cond)
-        except RuntimeError as error:
+        except Exception as error:
             _explain(first, x, cond, error)
+            note_call(error, f"the network {_named(self.net)}", x, t, number, cond)
             raise
         if written is not None and x._version != written:
             raise ValueError(
@@ -120,8 +125,25 @@ class Denoiser(DenoiserBase):
         return known
 
     def _numbers_at(self, t: Any) -> tuple[Any, Any, Any]:
-        coefficients = self.prediction.solve(self.schedule, t)
-        return coefficients, self.prediction.input_scale(self.schedule, t), t if self.time is None else self.time(t)
+        number = t if self.time is None else _checked_number(self.time(t), t)
+        return self.prediction.solve(self.schedule, t), self.prediction.input_scale(self.schedule, t), number
+
+
+def _checked_number(number: Any, t: Any) -> Any:
+    """What `time(t)` gave, one number or as many as there are times. Raises ValueError where it is not, or is NaN."""
+    try:
+        numbers = np.array(number)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"it is of {numbers.dtype}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"time(t) = {brief(number)} at t = {_first(t):.6g}: a number on the host is wanted") from error
+    numbers = numbers.astype(np.float64)
+    if numbers.shape not in ((), np.shape(t)):
+        raise ValueError(f"time(t) is of shape {numbers.shape} for times of shape {np.shape(t)}: both must agree")
+    if np.isnan(numbers).any():
+        at = _first(t) if numbers.ndim == 0 else float(t[np.isnan(numbers)][0])
+        raise ValueError(f"time(t) is NaN at t = {at:.6g}: no network can be given that for the time")
+    return float(numbers) if numbers.ndim == 0 else numbers
 
 
 def _first_floating(net: Any) -> Tensor | None:
@@ -166,9 +188,9 @@ def _check_output(output: Any, x: Tensor, t: Any) -> None:
         )
 
 
-def _explain(first: Tensor | None, x: Tensor, cond: Mapping[str, Any], error: RuntimeError) -> None:
+def _explain(first: Tensor | None, x: Tensor, cond: Mapping[str, Any], error: Exception) -> None:
     """Raise ValueError where what a network was given lies on another device than it, or has another floating type."""
-    if first is None or not re.search("device|dtype|type", str(error)):
+    if first is None or not isinstance(error, RuntimeError) or not re.search("device|dtype|type", str(error)):
         return
     for name, value in {"the state": x, **{f"cond[{key!r}]": value for key, value in cond.items()}}.items():
         if not isinstance(value, Tensor):

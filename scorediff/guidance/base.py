@@ -13,12 +13,13 @@ from torch import Tensor
 from scorediff._core import registry
 from scorediff._core.conditions import Conditions
 from scorediff._core.reprs import by_fields
+from scorediff._core.typed import TypedFields
 from scorediff.denoiser import DenoiserBase, NetworkOutput, as_denoiser
 
 __all__ = ["Guidance", "check_scale", "network_output", "warn_of_kinks"]
 
 
-class Guidance(DenoiserBase):
+class Guidance(TypedFields, DenoiserBase):
     """A denoiser made of another one, its `denoiser`: every solver sees one equation, whatever it is made of.
 
     Times `t` are floats or float64 arrays of shape (B,), states `x` of shape (B, ...), as for `DenoiserBase`. A

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorediff._core.conditions import Conditions
+from scorediff._core.conditions import Conditions, note_call
+from scorediff._core.reprs import brief
 from scorediff.denoiser import DenoiserBase, NetworkOutput
 from scorediff.guidance.base import Guidance, check_scale
 from scorediff.guidance.gradient import pushed, watched
@@ -41,6 +42,10 @@ class ClassifierGuidance(Guidance):
         if not callable(self.log_prob):
             raise TypeError(f"log_prob must be a callable (x, t, **cond), got {type(self.log_prob).__name__}")
 
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        return (self.log_prob,)
+
     def passed_on(self, cond: Conditions) -> Conditions:
         return cond.without(_PREFIX)
 
@@ -50,7 +55,12 @@ class ClassifierGuidance(Guidance):
         dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
         with watched(x) as (state, keep):
             times = torch.tensor(number, dtype=dtype, device=x.device)
-            value = self.log_prob(state, times, **cond.beginning(_PREFIX))
+            given = cond.beginning(_PREFIX)
+            try:
+                value = self.log_prob(state, times, **given)
+            except Exception as error:
+                note_call(error, f"the classifier {brief(self.log_prob)}", x, t, number, given)
+                raise
             if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
                 got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"log_prob returned {got}: one number a sample is wanted, shape ({len(x)},)")

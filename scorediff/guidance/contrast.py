@@ -85,7 +85,7 @@ class ClassifierFree(Guidance):
                 raise ValueError(
                     f"{name} and its negative run as one batch: give it as a tensor, a row for each sample"
                 )
-            made[name] = _as_rows(name, value, positive[name])
+            made[name] = _as_rows(name, value, positive[name], of_each=name in given.per_sample)
         if not made:
             raise ValueError(
                 f"both evaluations would be given the same (conditions: {known}): give null={{...}}, what stands for "
@@ -157,6 +157,8 @@ class Rescaled(Guidance):
 
     def pair(self, t: Any, x: Tensor, cond: Conditions) -> tuple[NetworkOutput, NetworkOutput]:
         guided, plain = self.denoiser.pair(t, x, cond)
+        if not len(x):  # of which torch knows no standard deviation
+            return guided, plain
         of = self.prediction if self.of is None else self.of
         a, b = (per_sample(c, x) for c in of.row(self.schedule, t))
         output, before = (found[0] * a + found[1] * b for found in (guided, plain))
@@ -194,13 +196,21 @@ def _halves(wide: NetworkOutput) -> tuple[NetworkOutput, NetworkOutput]:
     return first, second
 
 
-def _as_rows(name: str, value: Any, positive: Tensor) -> Tensor:
-    """What the second evaluation is given, in the shape of what the first one is: from one row, a number, or all."""
+def _as_rows(name: str, value: Any, positive: Tensor, *, of_each: bool) -> Tensor:
+    """What the second evaluation is given, in the shape of what the first one is: from a row `of_each` sample, or from
+    a number or one row for all. What broadcasts by chance, since a side is as long as the batch, is refused.
+    """
     try:
-        return torch.as_tensor(value).to(positive).expand_as(positive)
+        rows = torch.as_tensor(value).to(positive)
+        if not of_each:
+            one = rows[0] if rows.ndim == positive.ndim and len(rows) == 1 else rows
+            return one.expand(positive.shape[1:]).expand_as(positive)
+        if rows.ndim == positive.ndim:
+            return rows.expand_as(positive)
     except (TypeError, RuntimeError):
-        shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
-        raise ValueError(
-            f"{name} is of shape {tuple(positive.shape)}, its negative {type(value).__name__}{shape}: both run as one "
-            "batch, give a number, a tensor of that shape, or one without the batch dimension; pad the shorter text"
-        ) from None
+        pass
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    raise ValueError(
+        f"{name} is of shape {tuple(positive.shape)}, its negative {type(value).__name__}{shape}: both run as one "
+        "batch, give a number, a tensor of that shape, or one without the batch dimension; pad the shorter text"
+    )

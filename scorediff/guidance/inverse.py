@@ -112,7 +112,7 @@ def _conditioned(
                 "inference_mode()"
             )
         data = plain[0]
-        missing = _missing(cond["observed"], guidance.operator(data))
+        missing = _missing(cond["observed"], guidance.operator(data), "observed" in cond.per_sample)
         # grad log p(y | x_t) = (dD/dx)^T A^T (variance A A^T + noise_std^2)^-1 (y - A D)
         cotangent = guidance.operator.adjoint(guidance.operator.solve(missing, variance, guidance.noise_std**2))
         (gradient,) = torch.autograd.grad(
@@ -124,7 +124,10 @@ def _conditioned(
     return pushed(plain, gradient * guidance.scale, guidance.schedule, t, x), plain
 
 
-def _missing(observed: Tensor, predicted: Tensor) -> Tensor:
-    if observed.shape[1:] != predicted.shape[1:] or observed.shape[0] not in (1, len(predicted)):
-        raise ValueError(f"observed has shape {tuple(observed.shape)}: the operator gives {tuple(predicted.shape)}")
+def _missing(observed: Tensor, predicted: Tensor, of_each: bool) -> Tensor:
+    """What the data lack of the measurement, of which there is a row `of_each` sample, or one for all."""
+    wanted = tuple(predicted.shape) if of_each else (1, *predicted.shape[1:])
+    if observed.shape != wanted:
+        kind = "with a row for each sample" if of_each else "shared"
+        raise ValueError(f"observed has shape {tuple(observed.shape)}, {kind}: the operator gives {wanted}")
     return observed.to(predicted) - predicted

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from scorediff._core.reprs import by_fields
 from scorediff._core.states import per_sample
+from scorediff._core.typed import TypedFields
 
 __all__ = ["AveragePooling", "Mask", "Matrix", "Operator"]
 
 
-class Operator(ABC):
+class Operator(TypedFields, ABC):
     """A linear map `A` of samples of shape (B, ...) to measurements of shape (B, ...)."""
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scorediff._core import registry
 from scorediff.denoiser import Denoiser, DenoiserBase, NetworkOutput, as_denoiser
+from scorediff.denoiser.doubts import noisy_modules
 from scorediff.guidance import Guidance
 from scorediff.noise import start_noise
 from scorediff.predictions import EDMPrediction, Prediction
@@ -35,6 +36,7 @@ _BETTER, _BETTER_GENERATED = 1.25, 1.5  # by this factor in error another meanin
 _SURE = 3.0  # and by so many standard errors over the samples
 _LEARNT = 0.8  # generated samples that look as good as this are taken for good ones
 _VAST = 50.0
+_ROUNDING, _MOST_ROUNDING = 300.0, 0.02  # units in the last place by which kernels may differ from run to run
 _SENSITIVE = 1e-3
 
 
@@ -60,7 +62,9 @@ class Inspection:
     """What was found of a denoiser.
 
     `said` is what it says of itself, as plain data, `schedule` its own, and `finite` says whether data and noise are so
-    at every noise level. `recombined`: the largest relative distance of `alpha data + sigma noise` from the state.
+    at every noise level. `repeated`: the largest relative distance of a second output for the same input from the
+    first, 0 as it should be, up to `rounding`, and `in_training` names the modules that are in training mode and act
+    otherwise there. `recombined`: the largest relative distance of `alpha data + sigma noise` from the state.
     `sensitivity`: how far the output moves, relative to its size, when the network is given the other times; None where
     that cannot be tried. `declared`: the error of its data as it declares them, see `Meaning`; `hopeless`: whether that
     is above 1, beyond the scatter of the samples. `better`: what fits better by far, if anything does. `generated`:
@@ -70,6 +74,9 @@ class Inspection:
     said: Mapping[str, Any]
     schedule: Schedule
     finite: bool
+    repeated: float
+    rounding: float
+    in_training: tuple[str, ...]
     recombined: float
     sensitivity: float | None
     declared: float
@@ -83,6 +90,13 @@ class Inspection:
         words = []
         if not self.finite:
             words.append("its data or noise are not finite at every noise level: look at its weights and its dtype")
+        if self.repeated > self.rounding:
+            words.append(
+                f"the same input gives another output the second time, apart by {self.repeated:.2g} of its size: "
+                "dropout, or noise of another kind; call eval() of the network"
+            )
+        if self.in_training:
+            words.append(f"it is in training mode: {', '.join(self.in_training)}; call eval() of the network")
         if self.recombined > 1e-2:
             words.append("alpha data + sigma noise is not the state: its data and its noise do not belong together")
         if self.sensitivity is not None and self.sensitivity < _SENSITIVE:
@@ -113,6 +127,7 @@ class Inspection:
         lines = [
             f"declared     {_words(self.said)}",
             f"schedule     {self.schedule!r}, t = {first:.6g} .. {last:.6g}, log-SNR {ends}",
+            f"repeats      a second output differs by {self.repeated:.1e}",
             f"recombines   alpha data + sigma noise is the state to {self.recombined:.1e}",
             f"time         {moved}",
             f"data         error {self.declared:.3g} of the best linear denoiser's, on {on}",
@@ -152,6 +167,7 @@ def inspect(
     probe = _Probe(denoiser.schedule, x0, cond, seed)
     with torch.no_grad():
         outputs = [(t, x, denoiser(t, x, **cond)) for t, x in probe.states()]
+        again = [denoiser(t, x, **cond) for t, x in probe.states()]
         declared = probe.errors([(t, output[0]) for t, x, output in outputs])
         # of a network alone it is known what it is given and how its output is taken
         network = denoiser if isinstance(denoiser, Denoiser) else None
@@ -165,6 +181,9 @@ def inspect(
         said=denoiser.to_dict(),
         schedule=denoiser.schedule,
         finite=all(bool(torch.isfinite(part).all()) for *_, output in outputs for part in output),
+        repeated=max(_moved(output, second) for (*_, output), second in zip(outputs, again, strict=True)),
+        rounding=min(_ROUNDING * torch.finfo(denoiser.dtype or torch.float32).eps, _MOST_ROUNDING),
+        in_training=tuple(noisy_modules(denoiser)),
         recombined=max(probe.apart(t, x, output) for t, x, output in outputs),
         sensitivity=sensitivity,
         declared=_overall(declared),
@@ -172,6 +191,12 @@ def inspect(
         better=best if best is not None and best.error < 1 and by_far else None,
         generated=generated,
     )
+
+
+def _moved(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """How far data and noise are from those of another evaluation, relative to their size; 0 where not finite."""
+    apart = [float((b - a).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(first, second, strict=True)]
+    return float(np.nan_to_num(apart, nan=0.0).max())
 
 
 def _overall(logs: np.ndarray) -> float:

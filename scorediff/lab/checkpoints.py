@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from scorediff._core import registry
-from scorediff._core.files import read_tensors, shipped_tensors, write_tensors
+from scorediff._core.files import expanded, read_json, shipped_tensors
+from scorediff._core.sealed import read_tensors, write_tensors
 from scorediff.denoiser import Denoiser
+from scorediff.lab.fitting import fitting
 from scorediff.lab.networks import Network
 from scorediff.predictions import Prediction
 from scorediff.schedules import Schedule
@@ -21,6 +24,17 @@ __all__ = ["Checkpoint", "load", "save", "shipped"]
 
 _FORMAT = 1
 _KEY = "scorediff"
+_LARGEST = 2**40  # numbers in a sample
+#: The kinds of the entries of the header.
+_ENTRIES: dict[str, Any] = {
+    "network": dict[str, Any] | None,
+    "schedule": dict[str, Any],
+    "prediction": dict[str, Any],
+    "shape": tuple[int, ...],
+    "classes": int,
+    "names": tuple[str, ...],
+    "card": dict[str, Any],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,30 +115,23 @@ def load(
     """
     path = _place(name)
     weights, said = _read(path)
-    network = None if said["network"] is None else registry.from_dict(Network, said["network"])  # type: ignore[type-abstract]
-    shape, classes = tuple(said["shape"]), said["classes"]
+    shape, classes = said["shape"], said["classes"]
+    network = None if said["network"] is None else _made(path, Network, said["network"])
+    prediction, schedule = _made(path, Prediction, said["prediction"]), schedule or _schedule(path, said["schedule"])
     if net is None:
         if network is None:
             raise ValueError(f"{path} was trained around a user-defined module: in Python, give it as net=")
-        net = network.build(shape, classes)
+        net = fitting(path, weights, lambda: network.build(shape, classes))
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {type(net).__name__}: {' '.join(str(error).split())}") from error
-    return Checkpoint(
-        net.to(device, dtype).eval().requires_grad_(False),
-        schedule or _schedule(path, said["schedule"]),
-        registry.from_dict(Prediction, said["prediction"]),  # type: ignore[type-abstract]
-        shape,
-        network,
-        classes,
-        tuple(said["names"]),
-        said["card"],
-    )
+    net = net.to(device, dtype).eval().requires_grad_(False)
+    return Checkpoint(net, schedule, prediction, shape, network, classes, said["names"], said["card"])
 
 
 def _place(name: str | Path) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         path = path / "model.safetensors"
     if path.is_file():
@@ -140,21 +147,41 @@ def _schedule(path: Path, said: dict[str, Any]) -> Schedule:
     try:
         return registry.from_dict(Schedule, said)  # type: ignore[type-abstract]
     except ValueError as error:
-        raise ValueError(f"{path} was trained on a user-defined schedule: in Python, give it as schedule=") from error
+        raise ValueError(
+            f"the schedule of {path} cannot be made from its header ({error}): where it was user-defined, in Python, "
+            "give it as schedule="
+        ) from error
+
+
+def _made(path: Path, base: Any, said: dict[str, Any]) -> Any:
+    try:
+        return registry.from_dict(base, said)
+    except ValueError as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    weights, words = read_tensors(path)
+    """The weights, and the entries of the header, each of its kind."""
+    weights, words = read_tensors(path, _KEY)
     if _KEY not in words:
         raise ValueError(f"{path} holds weights alone: Denoiser(net, schedule, prediction) says what they mean")
-    try:
-        found = json.loads(words[_KEY])
-        known = found["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a damaged header: {error!r}") from error
-    if known != _FORMAT:
-        raise ValueError(f"{path} is of format {known}, and this version takes {_FORMAT}")
-    missing = {"network", "schedule", "prediction", "shape", "classes", "names", "card"} - found.keys()
+    found = read_json(path, words[_KEY])
+    known = found.get("format")
+    if type(known) is not int or known != _FORMAT:
+        raise ValueError(f"{path} is of format {registry.shown(known)}, and this version takes {_FORMAT}")
+    missing = _ENTRIES.keys() - found.keys()
     if missing:
         raise ValueError(f"{path} has a damaged header: it lacks {', '.join(sorted(missing))}")
-    return weights, found
+    unknown = found.keys() - _ENTRIES.keys() - {"format"}
+    if unknown:
+        raise ValueError(f"{path} has a damaged header: unknown entries {registry.shown(sorted(unknown))}")
+    try:
+        said = {name: registry.from_plain(kind, found[name], name) for name, kind in _ENTRIES.items()}
+    except ValueError as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from error
+    shape, classes, names = said["shape"], said["classes"], said["names"]
+    if not shape or min(shape) < 1 or math.prod(shape) > _LARGEST:
+        raise ValueError(f"{path} has a damaged header: samples of shape {registry.shown(list(shape))}")
+    if classes < 0 or len(names) > classes:
+        raise ValueError(f"{path} has a damaged header: {registry.shown(classes)} classes, {len(names)} names of them")
+    return weights, said

@@ -30,7 +30,7 @@ class Network(ABC):
     @abstractmethod
     def build(self, shape: Sequence[int], classes: int = 0) -> nn.Module:
         """A module for samples of `shape`, its weights drawn from torch's generator. Raises ValueError for a shape that
-        it cannot take.
+        it cannot take. Is called on torch's meta device, too, to know its size.
         """
 
     def time(self, schedule: Schedule) -> Callable[[Any], Any]:
@@ -250,7 +250,8 @@ class _DiffusersModule(nn.Module):
     def __init__(self, options: dict[str, Any], classes: int) -> None:
         super().__init__()
         try:
-            from diffusers import UNet2DModel
+            with torch.device("cpu"):  # not what it keeps of the import, where the network is made on another device
+                from diffusers import UNet2DModel
         except ImportError as error:
             raise ModuleNotFoundError("DiffusersUNet wants diffusers: pip install 'scorediff[train]'") from error
         self.classes = classes

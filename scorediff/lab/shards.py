@@ -1,20 +1,32 @@
 """Samples by the thousand, in files: cut off and called again, it goes on; shared by processes, it is the same."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from scorediff._core.files import agree, remove_parts, write_whole
+from scorediff._core.files import (
+    agree,
+    at_work_on,
+    check_agreement,
+    check_folder,
+    others_at_work,
+    plain,
+    read_json,
+    remove_parts,
+)
 from scorediff._core.progress import bar
+from scorediff._core.sealed import check_arrays, read_arrays, write_arrays
 from scorediff.problems import Problem
 from scorediff.sampling import sample
 from scorediff.solvers import Solver
 
 __all__ = ["Shards", "batch_rounding", "sample_shards"]
+
+_MANIFEST, _KIND = "manifest", "set of samples"
 
 
 @dataclass(frozen=True)
@@ -44,19 +56,28 @@ class Shards:
         return [k for k in range(len(self)) if not self.whole(k)]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The samples of each file that is there, in order."""
+        """The samples of each file that is there, in order. Raises ValueError, naming it, for a damaged one."""
         for k in range(len(self)):
-            if self.whole(k):
-                with np.load(self.path(k), allow_pickle=False) as archive:
-                    yield archive["samples"]
+            if self.path(k).is_file():
+                yield self.read(k)["samples"]
 
     def whole(self, k: int) -> bool:
         """Whether file `k` is there and undamaged."""
+        path = self.path(k)
         try:
-            with self.path(k).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return np.array_equal(archive["ids"], self.ids(k)) and "samples.npy" in archive.zip.namelist()
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            ids = read_arrays(path, "ids")["ids"] if check_arrays(path) else None
+        except ValueError:
             return False
+        return ids is not None and np.array_equal(ids, self.ids(k))
+
+    def read(self, k: int) -> dict[str, np.ndarray]:
+        """The arrays of file `k` but its manifest. Raises ValueError, naming it, where it is missing or damaged."""
+        path = self.path(k)
+        if not check_arrays(path):
+            raise ValueError(f"{path} is missing or damaged: call sample_shards again, which makes it anew")
+        found = read_arrays(path)
+        found.pop(_MANIFEST)
+        return found
 
 
 def sample_shards(
@@ -78,57 +99,105 @@ def sample_shards(
     """Samples 0 .. n - 1 of one event `shape`, into files of `size` samples, those that are missing; every `parts`-th
     file from `rank` on, for processes that split the work.
 
-    A file holds `samples`, `ids`, `status`, `evaluations`, and `labels` where they are given by id. It depends on
-    neither the batch size nor the number of processes, but for the network's own rounding. `manifest.json` says
-    how they were made: `settings`, what `problem` is made of, beside all that is known here. Other options are those of
-    `sample`.
+    A file holds `samples`, `ids`, `status`, `evaluations`, `labels` where they are given by id, the `manifest` that
+    says how they were made, as JSON, and a checksum. It depends on neither the batch size nor the number of processes,
+    but for the network's own rounding, and for solvers that depend on the batch, whose manifest has its size. The
+    manifest of the folder says the same: `settings`, what `problem` is made of, beside all that is known here. Other
+    options are those of `sample`. Processes that are given the same files share them.
 
-    Raises ValueError where the folder holds samples that were made otherwise, SolverError where a sample fails: what
-    was written stays.
+    Raises ValueError where the folder holds samples that were made otherwise, naming a file, before anything is
+    written; SolverError where a sample fails: what was written stays.
     """
-    from scorediff import __version__
-    from scorediff._core import registry
-
     for name, value, least in (("n", n, 1), ("size", size, 1), ("parts", parts, 1)):
         if value < least:
             raise ValueError(f"{name} = {value}: at least {least}")
-    shards = Shards(Path(folder).expanduser().resolve(), n, size)
-    shards.folder.mkdir(parents=True, exist_ok=True)
-    said = {key: registry.to_dict(value) for key, value in options.items() if key != "batch_size"}
-    manifest = {
-        "n": n,
-        "size": size,
-        "seed": seed,
-        "shape": list(shape),
+    shards = Shards(check_folder(folder), n, size)
+    known = {"n": n, "size": size, "seed": seed, "shape": list(shape)}
+    manifest = plain({**known, **_made_by(problem, solver, size, options), **(settings or {})})
+    _begin(shards.folder, manifest)
+    mine = [k for k in range(rank, len(shards), parts) if not shards.whole(k)]
+    with bar(progress, sum(len(shards.ids(k)) for k in mine), unit="sample", stays=True) as done:
+        for k in _in_turn(shards, mine):
+            path, ids = shards.path(k), shards.ids(k)
+            _refuse_stranger(path, manifest)
+            if not shards.whole(k):
+                with at_work_on(path):
+                    given = {} if labels is None else {"label": labels(ids)}
+                    how = {**options, "ids": ids, "seed": seed, "cond": given, "progress": False}
+                    found = sample(problem, (len(ids), *shape), solver, **how).check()
+                    arrays = {
+                        "samples": found.x.cpu().numpy(),
+                        "ids": np.array(ids, dtype=np.int64),
+                        "status": found.status,
+                        "evaluations": found.evaluations,
+                        _MANIFEST: np.array(json.dumps(manifest).encode()),
+                    } | {f"{name}s": np.asarray(value.cpu()) for name, value in given.items()}
+                    _refuse_stranger(path, manifest)
+                    write_arrays(path, arrays)
+            done.advance(len(ids))
+    return shards
+
+
+def _made_by(problem: Problem, solver: Solver, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What samples depend on, as plain data."""
+    from scorediff import __version__
+    from scorediff._core import registry
+
+    return {
         "problem": type(problem).__name__,
         "eta": registry.to_dict(problem.eta),
         "schedule": registry.to_dict(problem.schedule),
         "denoiser": problem.denoiser.to_dict(),
         "solver": registry.to_dict(solver),
-        "options": said,
+        "options": {key: registry.to_dict(value) for key, value in options.items() if key != "batch_size"},
         "version": __version__,
-        **(settings or {}),
+        **({"batch": min(options.get("batch_size") or size, size)} if solver.depends_on_batch else {}),
     }
-    begins = not any(shards.folder.glob("samples-*.npz"))
-    agree(shards.folder / "manifest.json", manifest, "set of samples", anew=begins)
-    mine = [k for k in shards.missing() if k % parts == rank]
-    with bar(progress, sum(len(shards.ids(k)) for k in mine), unit="sample", stays=True) as done:
-        for k in mine:
-            ids = shards.ids(k)
-            given = {} if labels is None else {"label": labels(ids)}
-            found = sample(
-                problem, (len(ids), *shape), solver, ids=ids, seed=seed, cond=given, progress=False, **options
-            ).check()
-            arrays = {
-                "samples": found.x.cpu().numpy(),
-                "ids": np.array(ids, dtype=np.int64),
-                "status": found.status,
-                "evaluations": found.evaluations,
-            } | {f"{name}s": np.asarray(value.cpu()) for name, value in given.items()}
-            remove_parts(shards.folder, shards.path(k).stem)
-            write_whole(shards.path(k), lambda part, arrays=arrays: np.savez(part, **arrays))  # type: ignore[misc]
-            done.advance(len(ids))
-    return shards
+
+
+def _begin(folder: Path, manifest: dict[str, Any]) -> None:
+    """See that all files in the folder are of this make, and remove what killed processes left."""
+    there = sorted(folder.glob("samples-*.npz"))
+    for path in there:
+        _refuse_stranger(path, manifest)
+    for stem in ("manifest", "samples-"):
+        remove_parts(folder, stem)
+    agree(folder / "manifest.json", manifest, _KIND, anew=not there and not others_at_work(folder, "samples-"))
+
+
+def _in_turn(shards: Shards, mine: Sequence[int]) -> Iterator[int]:
+    """Those files last that another process is at: most are whole by then."""
+    later = []
+    for k in mine:
+        if others_at_work(shards.folder, shards.path(k).stem):
+            later.append(k)
+        else:
+            yield k
+    yield from later
+
+
+def _refuse_stranger(path: Path, manifest: dict[str, Any]) -> None:
+    """Raise ValueError for a file of samples of another make; a damaged one is nobody's, and is made again."""
+    if not path.is_file():
+        return
+    try:
+        said = read_arrays(path, _MANIFEST)[_MANIFEST].item()
+    except ValueError:
+        said = None
+    if said == json.dumps(manifest).encode():
+        return
+    is_sealed = check_arrays(path)
+    if is_sealed and said is not None:
+        check_agreement(path, read_json(path, said), manifest, _KIND)
+    elif said is None and is_sealed is not False and _is_archive(path):
+        raise ValueError(f"{path} does not say what made it: move it away, or name a new folder")
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return bool(read_arrays(path))
+    except ValueError:
+        return False
 
 
 def batch_rounding(
@@ -148,7 +217,7 @@ def batch_rounding(
 
     if not shards.whole(0):
         return float("nan")
-    kept = torch.from_numpy(next(iter(shards))[:count])
+    kept = torch.from_numpy(shards.read(0)["samples"][:count])
     ids = range(len(kept))
     given = {} if labels is None else {"label": labels(ids)}
     alone = {**options, "batch_size": 1}

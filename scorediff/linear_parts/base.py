@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from scorediff._core.arrays import positive
+from scorediff._core.typed import TypedFields
 from scorediff.linear_parts.phi import Kernel
 from scorediff.schedules import Schedule
 
@@ -56,7 +57,7 @@ def check_data_std(owner: Any) -> None:
 
 
 @dataclass(frozen=True)
-class LinearPart(ABC):
+class LinearPart(TypedFields, ABC):
     """The variances v of what is taken out, and how a state is split by them.
 
     Alpha and sigma are of shape (B, 1) here; what comes back is of shape (B, 1), or (B, entries) for a part with one

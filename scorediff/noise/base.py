@@ -37,6 +37,11 @@ class Noise(ABC):
         self._like, self._size = x, x[0].numel() if x.shape[0] else 0
         self._singles: dict[int, Noise] = {}
 
+    @property
+    def cell(self) -> float:
+        """The shortest interval over which increments have the variance they should; 0 where every interval will do."""
+        return 0.0
+
     @abstractmethod
     def __call__(self, a: float, b: float, tag: int = 0) -> Tensor:
         """`(W_b - W_a) / sqrt|b - a|`, of the shape of the state."""

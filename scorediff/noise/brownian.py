@@ -33,6 +33,10 @@ class BrownianPath(Noise):
         super().__init__(seed, x, ids)
         self._last: dict[tuple[int, int], tuple[_Part, _Part]] = {}  # the halves of each node on the last way down
 
+    @property
+    def cell(self) -> float:
+        return 2 * self._ROOT / 2**self._DEPTH
+
     def __call__(self, a: float, b: float, tag: int = 0) -> Tensor:
         increment, _ = self._between(a, b, tag)
         return self._as_state(increment / np.sqrt(abs(b - a)))

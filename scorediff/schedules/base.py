@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from scorediff._core.typed import TypedFields
 
 __all__ = ["Schedule", "Times", "derivative"]
 
@@ -13,7 +16,7 @@ Times = Any  # a float, or a float64 array of any shape; what comes back has the
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(TypedFields, ABC):
     """A noise schedule on the host, in float64: times in, floats or arrays of the same shape out.
 
     A concrete schedule states `alpha`, `sigma` (numpy functions of `t`, analytic, so that they may be differentiated by
@@ -85,27 +88,34 @@ class Schedule(ABC):
         with np.errstate(divide="ignore"):
             return np.log(self.alpha(t)) - np.log(self.sigma(t))
 
+    @cached_property
+    def log_snr_range(self) -> tuple[float, float]:
+        """The least and the largest log-SNR of the domain; infinite where alpha or sigma is 0 at an end of it."""
+        lo, hi = self.domain
+        return float(self.log_snr(hi)), float(self.log_snr(lo))
+
     def time_at(self, log_snr: Times) -> Any:
         """The time at which the log-SNR is `log_snr`: the inverse of `log_snr(t)`.
 
         Raises ValueError for a log-SNR that the domain does not reach (by more than rounding).
         """
-        lo, hi = self.domain
-        least, most = float(self.log_snr(hi)), float(self.log_snr(lo))
+        least, most = self.log_snr_range
         slack = 1e-12 * (1.0 + np.nan_to_num(np.abs([least, most]), posinf=0.0).max())
         outside = (np.asarray(log_snr) < least - slack) | (np.asarray(log_snr) > most + slack) | np.isnan(log_snr)
         if np.any(outside):
             value = np.asarray(log_snr)[outside].flat[0]
             raise ValueError(f"log-SNR {value:.6g} is outside [{least:.6g}, {most:.6g}], all that {self!r} reaches")
-        t = np.clip(self._invert(np.asarray(log_snr, dtype=np.float64)), lo, hi)
+        # in one piece: numpy's exp rounds otherwise where an array has gaps
+        t = np.clip(self._invert(np.asarray(log_snr, dtype=np.float64, order="C")), *self.domain)
         return t if t.ndim else float(t)
 
     def _invert(self, log_snr: np.ndarray) -> np.ndarray:
-        # Bisection down to neighbouring floats: needs nothing but monotonicity.
+        # Bisection down to neighbouring floats: needs nothing but monotonicity. What has come to its end stays there
+        # for as long as the others go on.
         lo, hi = (np.full(log_snr.shape, end) for end in self.domain)
         while True:
             middle = lo + (hi - lo) / 2
-            if np.all((hi - lo <= np.spacing(hi)) | (middle <= lo) | (middle >= hi)):
+            if np.all((middle <= lo) | (middle >= hi)):
                 return middle
             noisier = self.log_snr(middle) < log_snr
             lo, hi = np.where(noisier, lo, middle), np.where(noisier, middle, hi)

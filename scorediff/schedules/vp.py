@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scorediff._core.arrays import real
 from scorediff.schedules.base import Schedule, Times
 
 __all__ = ["SubVP", "VPCosine", "VPDiscrete", "VPLinear"]
@@ -106,13 +107,20 @@ def _ddpm_betas() -> tuple[float, ...]:
     return tuple(np.linspace(1e-4, 0.02, 1000).tolist())
 
 
+#: What to do about a beta, by whether it is the first one, and its value.
+_HINTS = {
+    (True, 0.0): " (drop a first entry whose alpha^2 is 1: step 0 has noise)",
+    (False, 1.0): " (drop a last entry whose alpha^2 is 0)",
+}
+
+
 @dataclass(frozen=True, repr=False)
 class VPDiscrete(_VariancePreserving):
     """A table of N `betas` made continuous: `t_i = (i + 1) / N` is step i; the default is DDPM's (arXiv:2006.11239).
 
     `log alpha` is the spline of degree 5 through the table (four continuous derivatives, so solvers up to order 4 keep
     their order even in time), or the monotone cubic (one continuous derivative, order 2) where a rough table makes the
-    former turn back; `smoothness` says which. The domain is `[1/N, 1]`.
+    former turn back, or has fewer than 6 rows; `smoothness` says which. The domain is `[1/N, 1]`.
     """
 
     betas: tuple[float, ...] = field(default_factory=_ddpm_betas)
@@ -120,18 +128,19 @@ class VPDiscrete(_VariancePreserving):
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float]) -> "VPDiscrete":
         """The schedule whose cumulative products of `1 - beta` are the given ones, `alpha(t_i)^2`."""
-        table = np.asarray(alphas_cumprod, dtype=np.float64)
+        table = real("alphas_cumprod", alphas_cumprod).numpy()
         return cls(tuple((1 - table / np.concatenate([[1.0], table[:-1]])).tolist()))
 
     def __post_init__(self) -> None:
-        betas = np.asarray(self.betas, dtype=np.float64)
-        if betas.ndim != 1 or betas.size < 6:
-            raise ValueError(f"VPDiscrete wants at least 6 betas in one row, got shape {betas.shape}")
+        betas = real("betas", self.betas).numpy()
+        if betas.ndim != 1 or betas.size < 2:
+            raise ValueError(f"VPDiscrete wants at least 2 betas in one row, got shape {betas.shape}")
         bad = np.flatnonzero(~((betas > 0) & (betas < 1)))
         if bad.size:
+            hint = _HINTS.get((int(bad[0]) == 0, float(betas[bad[0]])), "")
             raise ValueError(
-                f"beta[{bad[0]}] = {betas[bad[0]]:.6g} is outside (0, 1): alpha^2 must fall strictly and stay positive "
-                "(drop a last entry whose alpha^2 is 0)"
+                f"beta[{bad[0]}] = {betas[bad[0]]:.6g} is outside (0, 1): alpha^2 must fall strictly and stay positive"
+                f"{hint}"
             )
         object.__setattr__(self, "betas", tuple(betas.tolist()))
         super().__post_init__()
@@ -164,10 +173,13 @@ class VPDiscrete(_VariancePreserving):
         table = value(rows)
         left = np.clip(np.searchsorted(-table, -log_alpha) - 1, 0, rows.size - 2)
         t = np.interp(-log_alpha, -table, rows)
+        moving = np.ones(np.shape(t), dtype=bool)
         for _ in range(8):
             step = (value(t) - log_alpha) / slope(t)
-            t = np.clip(t - step, rows[left], rows[left + 1])
-            if np.all(np.abs(step) <= np.spacing(t)):
+            # what has converged stays as it is, whatever the others do: a time never depends on its neighbours
+            t = np.where(moving, np.clip(t - step, rows[left], rows[left + 1]), t)
+            moving &= np.abs(step) > np.spacing(t)
+            if not moving.any():
                 break
         return t
 
@@ -186,9 +198,10 @@ class VPDiscrete(_VariancePreserving):
 
         t = np.arange(1, len(self.betas) + 1) / len(self.betas)
         table = np.cumsum(np.log1p(-np.asarray(self.betas))) / 2
-        spline, fine = make_interp_spline(t, table, k=5), np.linspace(t[0], t[-1], 16 * t.size)
-        if np.all(spline.derivative()(fine) < 0):
-            return spline, spline.derivative(), 4
+        if t.size > 5:  # as many as a polynomial of degree 5 wants
+            spline, fine = make_interp_spline(t, table, k=5), np.linspace(t[0], t[-1], 16 * t.size)
+            if np.all(spline.derivative()(fine) < 0):
+                return spline, spline.derivative(), 4
         spline = PchipInterpolator(t, table)
         return spline, spline.derivative(), 1
 

@@ -40,6 +40,7 @@ from scorediff.solvers.exponential.starts import (
     StartingProcedure,
 )
 from scorediff.solvers.exponential.unipc import UniPC
+from scorediff.solvers.gain import GainWarning
 from scorediff.solvers.runge_kutta import RK2, RK4, Euler, Heun, Kutta3
 from scorediff.solvers.solution import Solution, SolverError
 from scorediff.solvers.solve import solve
@@ -83,6 +84,7 @@ __all__ = [
     "ExponentialAdamsPECE",
     "ExponentialRungeKutta32",
     "ExponentialRungeKutta43",
+    "GainWarning",
     "GradedStart",
     "HalfStep",
     "Heun",

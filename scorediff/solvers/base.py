@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from scorediff._core import registry
+from scorediff._core.typed import TypedFields
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem
 from scorediff.schedules import Schedule
@@ -20,7 +21,8 @@ __all__ = ["AdaptiveSolver", "Exact", "Solver", "Status", "Step", "check_log_snr
 
 
 class Status(IntEnum):
-    """How a sample fares.
+    """How a sample fares. `NON_FINITE`: the network's output was not finite, though the state it was given was;
+    `STATE_NON_FINITE`: the state is not finite, though every output before was: the solver made it so.
 
     >>> Status(1).name
     'BUDGET_EXHAUSTED'
@@ -32,6 +34,7 @@ class Status(IntEnum):
     STEP_UNDERFLOW = 2
     NON_FINITE = 3
     STOPPED_EARLY = 4
+    STATE_NON_FINITE = 5
 
 
 class Exact(Enum):
@@ -62,7 +65,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Solver(ABC):
+class Solver(TypedFields, ABC):
     """A method that carries a state along a problem; subclass it, state its order, and write `run`.
 
     >>> class ExplicitMidpoint(Solver):
@@ -111,6 +114,11 @@ class Solver(ABC):
     @property
     def starts_at_pure_noise(self) -> bool:
         """Whether it runs from alpha = 0, where the log-SNR is -infinity."""
+        return False
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a sample depends on those that are run beside it."""
         return False
 
     @property

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -12,9 +12,24 @@ from scorediff._core.conditions import Conditions
 from scorediff.denoiser import DenoiserBase, ModelOutput
 from scorediff.problems import Problem
 from scorediff.schedules import Schedule
+from scorediff.solvers.base import Status
+from scorediff.solvers.solution import FirstBad
 from scorediff.spacings import Grid
 
 __all__ = ["CountingDenoiser", "lowest_time"]
+
+_Cause = tuple[Status, FirstBad]
+
+
+class _Watched(NamedTuple):
+    """One evaluation: when, of which samples (None for all), and sums per sample, on the device, of the state that it
+    was given and of the outputs.
+    """
+
+    t: Any
+    rows: np.ndarray | None
+    step: int | None
+    sums: tuple[Tensor, ...]
 
 
 @final
@@ -22,9 +37,10 @@ class CountingDenoiser(DenoiserBase):
     """The denoiser of one run: conditioned, never evaluated outside it, counted and watched.
 
     `denoiser` is that of the problem, which is given the conditions `cond` of the run of a state `x` of shape (B, ...)
-    on `grid`. `calls` counts its evaluations of a
-    batch, `rows` the rows that they sent through networks, `vjps` how often a batch was led back through one; all begin
-    at 0. A sum per sample of every output stays on the device, and is looked at once, by `first_bad`.
+    on `grid`. `calls` counts its evaluations of a batch, `rows` the rows that they sent through networks, `vjps` how
+    often a batch was led back through one; all begin at 0. `step` is the step under way, counted from 1 and kept by
+    who runs them, None with an adaptive solver. A sum per sample of every state given and every output stays on the
+    device, and is looked at once, by `first_bad`.
 
     A run lies between its ends; one that ends above the end of the schedule may look ahead that far. Raises ValueError
     for a time outside by more than two units in the last place of the state's dtype.
@@ -34,16 +50,17 @@ class CountingDenoiser(DenoiserBase):
         self.denoiser, self.schedule, self.prediction = denoiser, denoiser.schedule, denoiser.prediction
         self._cond, self._batch = Conditions.of(cond, x.shape[0]), x.shape[0]
         denoiser.check(grid.start, grid.end)
-        self._ends = sorted((grid.start, grid.end))
+        self._start, self._ends = grid.start, sorted((grid.start, grid.end))
         self._lowest = lowest_time(denoiser.schedule, grid)
         self._lo, self._hi = _beside_jumps(self._ends, denoiser.discontinuities)
         self._ulps = 2 * torch.finfo(x.dtype).eps
         self._inner = tuple(range(1, x.ndim))
         self._wide = torch.promote_types(x.dtype, torch.float32)
-        self._watched: list[tuple[int, Any, Any, Tensor]] = []
+        self._watched: list[_Watched] = []
         self._whole = 0
         self._partial = np.zeros(self._batch, dtype=np.int64)
         self.calls = self.rows = self.vjps = 0
+        self.step: int | None = 1
 
     def __repr__(self) -> str:
         return f"CountingDenoiser({self.denoiser!r}, calls={self.calls})"
@@ -83,33 +100,44 @@ class CountingDenoiser(DenoiserBase):
         output = self.denoiser.evaluate(t, x, given).in_own_memory()
         self.rows += output.rows
         self.vjps += output.vjps
-        for tensor in output.computed:
-            self._watched.append((self.calls, t, rows, self._row_sums(tensor)))
+        sums = tuple(self._row_sums(tensor) for tensor in (x, *output.computed))
+        self._watched.append(_Watched(t, rows, self.step, sums))
         return output
 
     def evaluate(self, t: Any, x: Tensor, cond: Conditions) -> ModelOutput:
         return self(t, x, **cond)
 
-    def first_bad(self, x: Tensor) -> dict[int, tuple[float, int] | None]:
-        """Per sample that is not finite in `x` or in an output: the time and number of its first bad evaluation, if
-        there was one.
-        """
-        sums = torch.cat([self._row_sums(x), *(s for *_, s in self._watched)])
+    def first_bad(self, x: Tensor) -> dict[int, _Cause]:
+        """Per sample that is not finite in `x` or in an output: whether the network made it so or a step, and where."""
+        sums = torch.cat([self._row_sums(x), *(s for one in self._watched for s in one.sums)])
         finite = torch.isfinite(sums).cpu().numpy()
         if finite.all():
             return {}
-        bad: dict[int, tuple[float, int] | None] = {int(i): None for i in np.flatnonzero(~finite[: self._batch])}
-        start, count, counted = self._batch, np.zeros(self._batch, dtype=np.int64), 0
-        for call, t, rows, s in self._watched:
-            rows = np.arange(self._batch) if rows is None else rows
-            count[rows] += call > counted  # data and noise of one call are one evaluation
-            counted = call
-            for j in np.flatnonzero(~finite[start : start + len(s)]):
-                i = int(rows[j])
-                if bad.get(i) is None:
-                    bad[i] = (float(t if isinstance(t, float) else t[j]), int(count[i]))
-            start += len(s)
-        return bad
+        failed, start, seen = ~finite[: self._batch], self._batch, []
+        for one in self._watched:
+            rows = np.arange(self._batch) if one.rows is None else one.rows
+            end = start + len(rows) * len(one.sums)
+            given, *outputs = finite[start:end].reshape(len(one.sums), -1)
+            made, start = np.all(outputs, axis=0), end
+            failed[rows[~made]] = True
+            seen.append((one, rows, given, made))
+        return {int(i): self._cause(int(i), seen) for i in np.flatnonzero(failed)}
+
+    def _cause(self, i: int, seen: Sequence[tuple[_Watched, np.ndarray, np.ndarray, np.ndarray]]) -> _Cause:
+        """What made sample `i` not finite, given of every evaluation its rows, and which of them were given a finite
+        state and made finite outputs of it: the first output that is not, or what came after the last one that is.
+        """
+        last = FirstBad(self._start, 0, 0)
+        for one, rows, given, made in seen:
+            for j in np.flatnonzero(rows == i):
+                t = float(one.t if isinstance(one.t, float) else one.t[j])
+                here = FirstBad(t, last.evaluation + 1, one.step)
+                if not given[j]:
+                    return Status.STATE_NON_FINITE, last
+                if not made[j]:
+                    return Status.NON_FINITE, here
+                last = here
+        return Status.STATE_NON_FINITE, last
 
     def _row_sums(self, x: Tensor) -> Tensor:
         # one reduction, nothing brought to the host; wider than half precision, in which a finite row may overflow

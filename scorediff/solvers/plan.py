@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from scorediff._core import registry
+from scorediff._core.arrays import real
 from scorediff.denoiser import DenoiserBase
+from scorediff.denoiser.doubts import warn_of_doubts
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.solvers.base import AdaptiveSolver, Solver
 from scorediff.solvers.terminal import Terminal
@@ -93,6 +95,7 @@ def prepare(
         steps = steps_within(evaluations, solver, problem, ending)
     times = run_grid(problem, solver, steps, grid, rule, t_start, t_end, save)
     used = (rule or solver.spacing) if steps is not None else None
+    warn_of_doubts(problem.denoiser)
     return Plan(problem, solver, times, used, ending, evaluations, save)
 
 
@@ -181,7 +184,7 @@ def run_grid(
             raise TypeError(f"{solver!r} has no common steps to save: give save= a list of times")
         if grid is None:
             grid = (schedule.t_start if t_start is None else t_start, schedule.t_end if t_end is None else t_end)
-        grid = _with_times(grid, [] if save is False else save)
+        grid = _with_times(grid, [] if save is False else real("save", save).tolist())
     elif (steps is None) == (grid is None):
         raise TypeError(_one_of(solver))
     elif steps is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorediff._core.arrays import real
 from scorediff.solvers.base import Status, Step
 from scorediff.solvers.counting import CountingDenoiser
 from scorediff.solvers.solution import Solution
@@ -23,7 +24,7 @@ class Record:
 
     def __init__(self, x: Tensor, grid: Grid, save: bool | Sequence[float]) -> None:
         self._start, self._grid, self._steps = x, grid, 0
-        wanted = grid.times if save is True else np.asarray([] if save is False else save, dtype=np.float64)
+        wanted = grid.times if save is True else real("save", [] if save is False else save).numpy()
         missing = wanted[~np.isin(wanted, grid.times)]
         if missing.size:
             raise ValueError(
@@ -65,17 +66,19 @@ class Record:
                 here = torch.from_numpy(np.asarray(t == wanted)).to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
                 self._states[wanted] = torch.where(here, x, _unknown(x) if kept is None else kept)
 
-    def solution(
-        self, x: Tensor, counter: CountingDenoiser, bad: dict[int, Any], settings: Mapping[str, Any]
-    ) -> Solution:
+    def solution(self, x: Tensor, counter: CountingDenoiser, settings: Mapping[str, Any]) -> Solution:
         """The solution of the run, `x` after the terminal map."""
+        bad = counter.first_bad(x)
         step, batch = Step(*self._last), len(x)
         t = np.broadcast_to(np.asarray(step.t, dtype=np.float64), (batch,)).copy()
         if step.status is None:
             status = np.where(t == self._grid.end, Status.SUCCESS, Status.STOPPED_EARLY).astype(np.int64)
         else:
             status = np.where(np.asarray(step.status) == Status.RUNNING, Status.STOPPED_EARLY, step.status)
-        status[list(bad)] = Status.NON_FINITE
+        # where no output tells why a step was not finite, the solver made it so
+        status[status == Status.NON_FINITE] = Status.STATE_NON_FINITE
+        for i, (kind, _) in bad.items():
+            status[i] = kind
         count = {
             name: np.full(batch, default) if value is None else np.array(value)
             for name, value, default in (("accepted", step.accepted, self._steps), ("rejected", step.rejected, 0))
@@ -94,7 +97,7 @@ class Record:
             times=self._times,
             states=torch.stack(states) if states else None,
             x_end=self.x,
-            bad=bad,
+            bad={i: where for i, (_, where) in bad.items()},
             settings=settings,
             **count,
         )

@@ -12,7 +12,8 @@ from scorediff.coordinates import Coordinates, DDIMCoordinates, Field, Time
 from scorediff.noise import Noise
 from scorediff.problems import Problem
 from scorediff.solvers.base import Exact, Solver
-from scorediff.spacings import Grid, Spacing, UniformIn
+from scorediff.spacings import Grid, Spacing
+from scorediff.spacings.log_shift import for_runge_kutta
 
 __all__ = ["RK2", "RK4", "Euler", "Heun", "Kutta3", "Tableau"]
 
@@ -73,7 +74,7 @@ class _RungeKutta(Solver):
 
     @property
     def spacing(self) -> Spacing:
-        return UniformIn(self.coordinates)
+        return for_runge_kutta(self.coordinates, self.order)
 
     def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
         self.coordinates.check(problem.schedule, grid.start, grid.end)

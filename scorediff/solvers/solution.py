@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +11,29 @@ from torch import Tensor
 
 from scorediff.solvers.base import Status
 
-__all__ = ["Solution", "SolverError", "merged"]
+__all__ = ["FirstBad", "Solution", "SolverError", "merged"]
 
 _WAYS_OUT = {
     Status.BUDGET_EXHAUSTED: "raise max_evaluations or loosen the tolerance",
     Status.STEP_UNDERFLOW: "loosen the tolerance, or use float64",
     Status.NON_FINITE: "look at the network there",
     Status.STOPPED_EARLY: "the solver's run must yield until the end of its grid",
+    Status.STATE_NON_FINITE: "every output of the network was finite, what the solver made of them was not: take more "
+    "steps or a tighter tolerance, or a dtype of more range",
 }
+
+
+class FirstBad(NamedTuple):
+    """Where a sample ceased to be finite: at time `t`, in `evaluation` and in `step` of the grid, both counted from 1
+    (None for the step of an adaptive solver).
+
+    That is the first evaluation whose output was not finite; with `Status.STATE_NON_FINITE` the last one before the
+    state was so, number 0 where there was none.
+    """
+
+    t: float
+    evaluation: int
+    step: int | None
 
 
 class SolverError(RuntimeError):
@@ -44,8 +59,8 @@ class Solution:
 
     `orders_used` (steps,): the order of each step of a fixed grid, where the solver reports it, else None. `times` (S,)
     and `states` (S, B, ...): what was saved. `x_end`: the state before the terminal map, `x` itself without one.
-    `bad`: by sample, time and number of the first evaluation that was not finite. `settings`: every setting that took
-    effect, as plain data.
+    `bad`: by sample, where it ceased to be finite, a `FirstBad`. `settings`: every setting that took effect, as plain
+    data.
 
     >>> sample(ProbabilityFlow(Gaussian().denoiser(VPLinear())), (4, 2), "rk45")
     Solution by rk45: 4 samples of shape (2,), torch.float32, all arrived
@@ -67,7 +82,7 @@ class Solution:
     times: np.ndarray
     states: Tensor | None
     x_end: Tensor
-    bad: Mapping[int, tuple[float, int] | None]
+    bad: Mapping[int, FirstBad]
     settings: Mapping[str, Any]
 
     @property
@@ -84,11 +99,14 @@ class Solution:
             return self
         i = int(failed[0])
         status = Status(self.status[i])
-        where = f"at t = {self.t[i]:.6g} after {self.evaluations[i]} evaluations"
-        if self.bad.get(i):
-            t, number = self.bad[i] or (0.0, 0)
-            where = f"first at t = {t:.6g}, evaluation {number}"
         others = f" (and {failed.size - 1} more of {self.status.size})" if failed.size > 1 else ""
+        where = f"at t = {self.t[i]:.6g} after {self.evaluations[i]} evaluations"
+        if i in self.bad:
+            t, number, step = self.bad[i]
+            when = "after" if status == Status.STATE_NON_FINITE else "first at"
+            where = f"{when} t = {t:.6g}, evaluation {number}" + ("" if step is None else f", step {step}")
+            if number == 0:
+                where = f"before its first evaluation, at t = {t:.6g}"
         raise SolverError(f"sample {i}{others}: {_words(status)} {where}: {_WAYS_OUT[status]}")
 
     def __repr__(self) -> str:

@@ -99,18 +99,20 @@ def carry(
     solver, grid = plan.solver, plan.grid
     watched = CountingDenoiser.before(plan.problem, x, grid, cond)
     counter = cast(CountingDenoiser, watched.denoiser)
+    counter.step = None if solver.adaptive else 1
     increments = _noise(solver, noise)(seed, x, ids)
     record = Record(x, grid, plan.save)
     total = None if solver.adaptive else grid.steps
     with torch.set_grad_enabled(grad), bar(progress, total, unit="step", label=solver.name) as steps:
         # a copy: a user-defined body may go on in place
-        for step in solver.run(watched, x.clone(), grid, increments):
+        for step in solver.run(watched, x.clone(), grid, increments) if len(x) else ():  # no samples, nothing to ask
             record(step)
+            counter.step = counter.step and counter.step + 1
             steps.advance()
             if callback is not None:
                 callback(Step(*step))
-        sample = record.x if plan.terminal is None else plan.terminal(watched, grid.end, record.x)
-    bad = counter.first_bad(sample)
+        terminal = plan.terminal if len(x) else None
+        sample = record.x if terminal is None else terminal(watched, grid.end, record.x)
     settings = plan.settings() | {
         "denoiser": plan.problem.denoiser.to_dict(),
         "seed": increments.seed,
@@ -121,7 +123,7 @@ def carry(
         "device": str(x.device),
         "shape": list(x.shape),
     }
-    return record.solution(sample, counter, bad, settings)
+    return record.solution(sample, counter, settings)
 
 
 def _noise(solver: Solver, noise: type[Noise] | None) -> type[Noise]:
@@ -135,7 +137,7 @@ def _noise(solver: Solver, noise: type[Noise] | None) -> type[Noise]:
 
 
 def _check_state(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or 0 in x.shape[1:]:
         what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"the state must be a floating tensor of shape (B, ...), got {what}")
     if x.device.type == "cpu":  # elsewhere this would read the device; there the status tells

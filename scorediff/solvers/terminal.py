@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from scorediff._core.states import per_sample
+from scorediff._core.typed import TypedFields
 from scorediff.problems import Problem
 
 __all__ = ["Denoise", "HalfStep", "Terminal"]
 
 
 @dataclass(frozen=True)
-class Terminal(ABC):
+class Terminal(TypedFields, ABC):
     """A map from the state at `t_end` to a sample of the data: one evaluation, counted and recorded."""
 
     @abstractmethod

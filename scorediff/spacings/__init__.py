@@ -5,6 +5,7 @@ from scorediff.spacings.beta import Beta
 from scorediff.spacings.exponential import Exponential
 from scorediff.spacings.grid import Grid
 from scorediff.spacings.karras import Karras
+from scorediff.spacings.log_shift import UniformLogShift
 from scorediff.spacings.quadratic import Quadratic
 from scorediff.spacings.subsequence import Subsequence
 from scorediff.spacings.times import Times
@@ -23,5 +24,6 @@ __all__ = [
     "UniformAngle",
     "UniformIn",
     "UniformLogSNR",
+    "UniformLogShift",
     "UniformTime",
 ]

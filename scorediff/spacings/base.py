@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scorediff._core.typed import TypedFields
 from scorediff.coordinates import Coordinates
 from scorediff.schedules import Schedule
 from scorediff.spacings.grid import Grid
@@ -15,7 +16,7 @@ __all__ = ["Spacing", "finite_ends", "uniform_in"]
 
 
 @dataclass(frozen=True)
-class Spacing(ABC):
+class Spacing(TypedFields, ABC):
     """A rule that makes a grid of `steps` steps from `t_start` to `t_end`, which are hit exactly; both default to the
     schedule's.
 

@@ -7,6 +7,8 @@ from typing import Any, overload
 
 import numpy as np
 
+from scorediff._core.arrays import real
+
 __all__ = ["Grid"]
 
 
@@ -18,7 +20,8 @@ class Grid:
     is a time.
 
     Raises ValueError for fewer than two times, a time that is not finite, a repeat or a turn, a first number below 0,
-    and a slice that leaves out nodes between others; TypeError for a number that is not whole.
+    and a slice that leaves out nodes between others; TypeError for what is not an array of real numbers, and for a
+    number that is not whole.
 
     >>> list(Grid([1.0, 0.5, 0.25]).pairs())
     [(1.0, 0.5), (0.5, 0.25)]
@@ -32,7 +35,7 @@ class Grid:
     first: int
 
     def __init__(self, times: Any, first: int = 0) -> None:
-        array = np.array(times, dtype=np.float64)
+        array = real("a grid", times).numpy()
         if array.ndim != 1 or array.size < 2:
             raise ValueError(f"a grid wants at least two times in one row, got shape {array.shape}")
         if not np.all(np.isfinite(array)):

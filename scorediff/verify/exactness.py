@@ -4,11 +4,11 @@ import numpy as np
 
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.solvers import Exact, Solver
+from scorediff.solvers.probe import eta_for
 from scorediff.solvers.solve import resolve
 from scorediff.spacings import Grid
 from scorediff.targets import Gaussian
 from scorediff.verify.moments import Moments, moments
-from scorediff.verify.probe import eta_for
 
 __all__ = ["exactness"]
 

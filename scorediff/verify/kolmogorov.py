@@ -17,10 +17,10 @@ import torch
 from scorediff.predictions import DataPrediction
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
+from scorediff.solvers.probe import Unmeasurable
+from scorediff.solvers.unrolled import Unrolled, unrolled
 from scorediff.spacings import Grid
 from scorediff.targets import GaussianMixture
-from scorediff.verify.coefficients import Unrolled, unrolled
-from scorediff.verify.probe import Unmeasurable
 
 __all__ = ["POINTS", "characteristic_error"]
 

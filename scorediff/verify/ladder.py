@@ -13,12 +13,12 @@ from scorediff.denoiser import DenoiserBase
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
 from scorediff.solvers import AdaptiveSolver, Solver, SolverError, solve
+from scorediff.solvers.probe import Unmeasurable, pose
 from scorediff.spacings import Grid, Spacing
 from scorediff.targets import Gaussian, GaussianMixture, Target
 from scorediff.verify.kolmogorov import POINTS, characteristic_error
 from scorediff.verify.measured import Measurement
 from scorediff.verify.moments import moments
-from scorediff.verify.probe import Unmeasurable, pose
 from scorediff.verify.runs import described, described_steps, grid_of, refined, stochastic
 from scorediff.verify.slope import ConvergencePoint, counted, fit, settled
 from scorediff.verify.truth import SAMPLES, known_truth

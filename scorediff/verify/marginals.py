@@ -11,11 +11,11 @@ from torch import Tensor
 from scorediff.noise import Noise
 from scorediff.schedules import Schedule, VPLinear
 from scorediff.solvers import Solver, solve
+from scorediff.solvers.probe import eta_for, pose
 from scorediff.spacings import Spacing
 from scorediff.targets import Gaussian, Target
 from scorediff.verify.measured import Measurement
 from scorediff.verify.moments import moments, wasserstein
-from scorediff.verify.probe import eta_for, pose
 from scorediff.verify.runs import GAUSSIAN, PlainFunction, as_solver, ends
 from scorediff.verify.slope import ConvergencePoint, Slope, fit
 from scorediff.verify.two_sample import Alternative, TwoSample, check, power, scaled, two_sample, whole

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
+from scorediff.solvers.probe import eta_for, pose, probe
 from scorediff.solvers.solve import resolve
 from scorediff.spacings import Grid, Spacing
 from scorediff.targets import Gaussian, Spectrum
-from scorediff.verify.probe import eta_for, pose, probe
 from scorediff.verify.runs import checked_schedule, grid_of
 
 __all__ = ["Moments", "moments", "wasserstein"]

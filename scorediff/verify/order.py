@@ -6,11 +6,11 @@ from scorediff.denoiser import DenoiserBase, as_denoiser
 from scorediff.guidance import warn_of_kinks
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver
+from scorediff.solvers.probe import eta_for
 from scorediff.spacings import Grid, Spacing
 from scorediff.targets import Target
 from scorediff.verify.ladder import Ladder, measured
 from scorediff.verify.measured import OrderReport
-from scorediff.verify.probe import eta_for
 from scorediff.verify.runs import (
     GAUSSIAN,
     LINE,

@@ -8,8 +8,8 @@ from torch import Tensor
 from scorediff.problems import ProbabilityFlow
 from scorediff.schedules import Schedule
 from scorediff.solvers import Solver, solve
+from scorediff.solvers.probe import Unmeasurable
 from scorediff.spacings import Grid, Spacing, UniformLogSNR
-from scorediff.verify.probe import Unmeasurable
 from scorediff.verify.runs import GAUSSIAN, PlainFunction, as_solver, checked_schedule, ends, stochastic, uneven
 
 __all__ = ["StepOrder", "step_order"]

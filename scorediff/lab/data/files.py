@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from scorediff._core.files import expanded, in_full
 from scorediff._core.progress import each
+from scorediff._core.sealed import read_array, read_arrays
 from scorediff.lab.data.arrays import Data
 
 __all__ = ["from_file", "from_folder"]
@@ -25,7 +26,7 @@ def from_folder(folder: str | Path, *, size: int | None = None, gray: bool = Fal
     Raises FileNotFoundError for no folder, ValueError for no images, for images that cannot be read, and without `size`
     for images of several sizes; each names some of them.
     """
-    root = Path(folder).expanduser().resolve()
+    root = in_full(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist")
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
@@ -52,19 +53,10 @@ def from_file(path: str | Path) -> Data:
 
     Raises FileNotFoundError, or ValueError for a file that cannot be read or holds something else.
     """
-    whole = Path(path).expanduser()
+    whole = expanded(path)
     if not whole.is_file():
         raise FileNotFoundError(f"the file {path} does not exist")
-    try:
-        if whole.suffix.lower() == ".npy":
-            arrays = {"images": np.load(whole, mmap_mode="r", allow_pickle=False)}
-        else:
-            with whole.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
-        # numpy advises to unpickle what it does not know, which is not done here
-        words = "it is not a file of numpy's" if "pickle" in str(error) else str(error)
-        raise ValueError(f"{path} cannot be read as arrays: {words}") from error
+    arrays = {"images": read_array(whole)} if whole.suffix.lower() == ".npy" else read_arrays(whole)
     labels = arrays.pop("labels", None)
     named: list[str] = [name for name in ("images", "samples", "x") if name in arrays] or list(arrays)
     if len(named) != 1:

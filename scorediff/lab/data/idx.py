@@ -1,11 +1,13 @@
 """Fashion-MNIST, and what else comes as idx files."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from scorediff._core.files import expanded
 from scorediff.lab.data.arrays import Data
 
 __all__ = ["fashion_mnist", "holds_idx"]
@@ -14,6 +16,7 @@ __all__ = ["fashion_mnist", "holds_idx"]
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
           "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
+_AXES = 4  # of images, at most
 _NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
@@ -26,7 +29,7 @@ def fashion_mnist(folder: str | Path | None = None, part: str = "train") -> Data
     """
     if part not in _FILES:
         raise ValueError(f"part = {part!r}: 'train' or 'test'")
-    where = _DEBIAN if folder is None else Path(folder).expanduser()
+    where = _DEBIAN if folder is None else expanded(folder)
     images, labels = (_read(_find(where, name)) for name in _FILES[part])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(f"{where}: images of shape {images.shape} and labels of shape {labels.shape} do not fit")
@@ -59,13 +62,15 @@ def _read(path: Path) -> np.ndarray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             raw = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        raise ValueError(f"{path} is damaged: {error or 'it unpacks to more than the memory holds'}") from error
     axes = raw[3] if len(raw) > 3 else 0
     if raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * axes:
         raise ValueError(f"{path} is not an idx file of bytes")
+    if axes > _AXES:
+        raise ValueError(f"{path} claims {axes} axes: images have 3, labels 1")
     shape = tuple(np.frombuffer(raw, dtype=">u4", count=axes, offset=4).tolist())
     numbers = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * axes)
-    if numbers.size != np.prod(shape):
+    if numbers.size != math.prod(shape):
         raise ValueError(f"{path} is cut short: {numbers.size} numbers for the shape {shape}")
     return numbers.reshape(shape)

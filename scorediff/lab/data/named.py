@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from scorediff._core import registry
+from scorediff._core.files import expanded
 from scorediff.lab.data.arrays import Data
 from scorediff.lab.data.digits import digits, digits_labels
 from scorediff.lab.data.files import from_file, from_folder
@@ -19,7 +20,7 @@ def load_data(name: str | Path, *, size: int | None = None, gray: bool = False, 
     `size` and `gray` are for folders of images, see `from_folder`; `./digits` is a folder of that name. Raises
     FileNotFoundError or ValueError otherwise.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     images = name not in NAMED and path.is_dir() and not holds_idx(path)
     if not images and (size is not None or gray):
         raise ValueError(f"size and gray are for folders of images; {name} is not one (./{name} is always a folder)")

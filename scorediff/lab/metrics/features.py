@@ -11,11 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorediff._core import registry
-from scorediff._core.files import read_tensors, shipped_tensors, write_tensors
+from scorediff._core.files import expanded, read_json, shipped_tensors
+from scorediff._core.sealed import read_tensors, write_tensors
 from scorediff.lab.data import Data
 from scorediff.lab.data.arrays import from_pixels, to_pixels
+from scorediff.lab.fitting import fitting
 
 __all__ = ["Classifier", "Extractor", "classifier", "features", "fit_classifier", "inception", "save_classifier"]
+
+_KEY = "classifier"  # the entry of the header that makes a file one of ours
 
 #: Images of shape (B, C, H, W), from -1 to 1, to features of shape (B, ...).
 Extractor = Callable[[Tensor], Tensor]
@@ -113,7 +117,7 @@ def fit_classifier(data: Data, *, held_out: int = 256, epochs: int = 10, seed: i
 def save_classifier(path: str | Path, net: Classifier, **said: Any) -> Path:
     """Write a classifier in half precision, with some words on how it was made."""
     card = {"shape": net.shape, "classes": net.classes, **said}
-    return write_tensors(path, net.state_dict(), {"classifier": json.dumps(card)}, torch.float16)
+    return write_tensors(path, net.state_dict(), {_KEY: json.dumps(card)}, torch.float16)
 
 
 def classifier(name: str | Path) -> Classifier:
@@ -122,16 +126,18 @@ def classifier(name: str | Path) -> Classifier:
     Raises FileNotFoundError where there is none, ValueError for a damaged file.
     """
     known = shipped_tensors("classifiers")
-    path = known.get(str(name), Path(name).expanduser())
+    path = known.get(str(name)) or expanded(name)
     if not path.is_file():
         hint = registry.nearest(str(name), known) or f"; known: {', '.join(sorted(known))}, or a file .safetensors"
         raise FileNotFoundError(f"unknown classifier {str(name)!r}{hint}")
     try:
-        weights, said = read_tensors(path)
-        card = json.loads(said["classifier"])
-        net = Classifier(tuple(card["shape"]), card["classes"])
+        weights, said = read_tensors(path, _KEY)
+        card = read_json(path, said[_KEY])
+        shape = registry.from_plain(tuple[int, int, int], card["shape"], "shape")
+        classes = registry.from_plain(int, card["classes"], "classes")
+        net = fitting(path, weights, lambda: Classifier(shape, classes))
         net.load_state_dict({key: w.float() for key, w in weights.items()})
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as a classifier: {error}") from error
     return net.eval().requires_grad_(False)
 
@@ -143,12 +149,12 @@ def inception(weights: str | Path | None = None) -> Extractor:
     keeps them. Raises ModuleNotFoundError without torchmetrics and torch-fidelity, FileNotFoundError where there is no
     such file.
     """
-    if weights is not None and not Path(weights).expanduser().is_file():
+    if weights is not None and not expanded(weights).is_file():
         raise FileNotFoundError(f"cannot find the weights {weights}: give the file of Inception's")
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        path = None if weights is None else str(Path(weights).expanduser())
+        path = None if weights is None else str(expanded(weights))
         net = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
     except ImportError as error:
         raise ModuleNotFoundError(f"inception wants torchmetrics, torch-fidelity and torchvision: {error}") from error

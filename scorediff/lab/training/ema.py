@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorediff._core.files import read_tensors
+from scorediff._core.files import expanded
+from scorediff._core.sealed import read_tensors
 from scorediff.lab.checkpoints import Checkpoint, load
 
 #: The widths of the averages that others are made of.
@@ -84,8 +85,9 @@ def reconstruct(run: str | Path, std: float, step: int | None = None, *, net: nn
 
     Raises FileNotFoundError where it kept none, ValueError for a width or a step that cannot be, or a damaged file.
     """
-    folder = Path(run).expanduser()
-    files = {int(path.stem.partition("-")[2]): path for path in sorted(folder.glob("averages-*.safetensors"))}
+    folder = expanded(run)
+    there = {path.stem.partition("-")[2]: path for path in sorted(folder.glob("averages-*.safetensors"))}
+    files = {int(step): path for step, path in there.items() if step.isdecimal()}
     if not files:
         raise FileNotFoundError(f"{run} keeps no averages: train with averages above 0")
     at = max(files) if step is None else step
@@ -98,12 +100,15 @@ def reconstruct(run: str | Path, std: float, step: int | None = None, *, net: nn
     weights = iter(mixture([(w, t) for t in files for w in KEPT], std, at))
     total: dict[str, Tensor] = {}
     for path in files.values():
-        tensors, _ = read_tensors(path)
+        tensors, _ = read_tensors(path, "step")
         for width in KEPT:
             weight = float(next(weights))
             for name, w in checkpoint.net.state_dict().items():
                 if w.is_floating_point():
-                    total[name] = total.get(name, 0) + tensors[f"{width}/{name}"].double() * weight
+                    mean = tensors.get(f"{width}/{name}")
+                    if mean is None or mean.shape != w.shape:
+                        raise ValueError(f"{path} does not hold the averages of width {width} of this run's network")
+                    total[name] = total.get(name, 0) + mean.double() * weight
     checkpoint.net.load_state_dict(total, strict=False)
     card = {key: value for key, value in checkpoint.card.items() if not key.startswith("held_out")}
     return dataclasses.replace(checkpoint, card={**card, "average": std, "step": at})

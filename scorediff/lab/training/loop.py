@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scorediff._core import registry
+from scorediff._core.files import in_full
 from scorediff._core.progress import bar
 from scorediff.denoiser import Denoiser
 from scorediff.lab.checkpoints import Checkpoint, save
@@ -118,7 +119,7 @@ class _Training:
         # the first process makes the folder and holds it, when all that can be refused has been; the others follow
         self.run = Run(out, config) if self.main else None
         accelerator.wait_for_everyone()
-        self.folder = Path(out).expanduser().resolve()
+        self.folder = in_full(out)
         self.time = None if net is not None else recipe.network.time(recipe.schedule)
         self.network = None if net is not None else recipe.network
         optimizer = torch.optim.AdamW(
@@ -221,17 +222,20 @@ class _Training:
         self.saved = self.step
 
     def _resume(self) -> None:
-        found = read_state(self.folder, self.accelerator.device)
-        if found is None:
+        kept = read_state(self.folder, self.accelerator.device)
+        if kept is None:
             return
-        tensors, numbers = found
+        tensors, numbers = kept
         try:
             self.own.load_state_dict(_under(tensors, "net"))
         except RuntimeError as error:
             words = " ".join(str(error).split())
             raise ValueError(f"{self.folder} holds a run of another network than net: {words}") from error
         for mean in self.kept:
-            mean.weights = _under(tensors, f"average {mean.std}")
+            found = _under(tensors, f"average {mean.std}")
+            if {name: w.shape for name, w in found.items()} != {name: w.shape for name, w in mean.weights.items()}:
+                raise ValueError(f"{self.folder} holds a run without the average of width {mean.std} of this network")
+            mean.weights = found
         groups = self.optimizer.state_dict()["param_groups"]
         count = sum(len(group["params"]) for group in groups)
         state = {i: _under(tensors, f"optimizer {i}") for i in range(count)}

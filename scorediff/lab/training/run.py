@@ -8,10 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from scorediff._core.files import agree, read_tensors, remove_parts, write_tensors, write_whole
+from scorediff._core import registry
+from scorediff._core.files import agree, check_folder, folder_in_full, read_json, remove_parts, write_whole, writing
+from scorediff._core.sealed import read_tensors, write_tensors
 
 __all__ = ["Run", "read_state"]
 
+#: The entry of the header of a state, and what is in it.
+_NUMBERS, _KINDS = "numbers", {"step": int, "seconds": float, "scaler": dict[str, Any] | None}
 _COLUMNS = ("step", "loss", "grad_norm", "lr", "held_out", "held_out_error", "seconds")
 
 
@@ -26,14 +30,12 @@ class Run:
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
         from filelock import FileLock, Timeout
 
-        self.folder = Path(folder).expanduser().resolve()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{folder} is a file: name a folder for the run")
+        self.folder = folder_in_full(folder)
         config_file = self.folder / "config.json"
-        others = self.folder.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir())
+        others = self.folder.is_dir() and any(not p.name.startswith(".") for p in self.folder.iterdir())
         if others and not config_file.is_file():
             raise ValueError(f"{folder} holds other things than a run: name a new folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
         self._lock = FileLock(self.folder / ".lock")
         try:
             self._lock.acquire(timeout=0)
@@ -57,7 +59,7 @@ class Run:
 
     def write_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Keep what training goes on from."""
-        self.write_tensors("state.safetensors", tensors, {"numbers": json.dumps(numbers)})
+        self.write_tensors("state.safetensors", tensors, {_NUMBERS: json.dumps(numbers)})
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> None:
         """A file of tensors in the folder, with some words."""
@@ -75,7 +77,8 @@ class Run:
     def log(self, **numbers: float) -> None:
         """Add a line to the log."""
         cells = (f"{numbers[name]:.{9 if name == 'step' else 6}g}" if name in numbers else "" for name in _COLUMNS)
-        with (self.folder / "log.csv").open("a", encoding="utf-8") as file:
+        path = self.folder / "log.csv"
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(",".join(cells) + "\n")
 
 
@@ -88,7 +91,8 @@ def read_state(folder: Path, device: Any) -> tuple[dict[str, Tensor], dict[str, 
     if not path.is_file():
         return None
     try:
-        tensors, said = read_tensors(path, device)
-        return tensors, json.loads(said["numbers"])
+        tensors, said = read_tensors(path, _NUMBERS, device)
+        found = read_json(path, said[_NUMBERS])
+        return tensors, {name: registry.from_plain(kind, found[name], name) for name, kind in _KINDS.items()}
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it to begin the run anew") from error

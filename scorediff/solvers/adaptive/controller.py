@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scorediff._core.typed import TypedFields
+
 #: An error below this, in units of the tolerance, is as good as this.
 TINY = 1e-10
 
@@ -14,7 +16,7 @@ __all__ = ["TINY", "Controller", "IController", "PIController", "PIDController"]
 
 
 @dataclass(frozen=True)
-class Controller(ABC):
+class Controller(TypedFields, ABC):
     """Errors e_0 (of the step just tried), e_1, e_2 (of those accepted before) are in units of the tolerance, q is the
     order of the local error.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scorediff.solvers.adaptive.controller import TINY, Controller
 from scorediff.solvers.adaptive.segments import Segments
+from scorediff.solvers.adaptive.step_ends import Anywhere, StepEnds
 from scorediff.solvers.base import Status, Step
 
 __all__ = ["Proposal", "Stepping"]
@@ -18,6 +19,7 @@ __all__ = ["Proposal", "Stepping"]
 class Proposal:
     """Steps to try: of the samples `rows`, by `h` to the value `s` of the integration variable, at the time `t`;
     `lands`: whether on the end of a segment. `evaluate`: the time to evaluate at, another than `t` on a discontinuity.
+    `uncut`: the step before it was cut so as to land.
     """
 
     rows: np.ndarray
@@ -26,6 +28,7 @@ class Proposal:
     t: np.ndarray
     evaluate: np.ndarray
     lands: np.ndarray
+    uncut: np.ndarray
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Stepping:
     and `inverse` its inverse.
 
     `segments`: the parts of the run. `controller`: what chooses the steps. `t`, `s`: where each sample is, in time
-    and in the variable. `h`: its next step.
+    and in the variable. `h`: its next step. `step_ends`: where steps may end, but for the ends of segments.
     """
 
     segments: Segments
@@ -42,6 +45,7 @@ class Stepping:
     inverse: Callable[[Any], Any]
     controller: Controller
     t: np.ndarray
+    step_ends: StepEnds = Anywhere()
     s: np.ndarray = field(init=False)
     h: np.ndarray = field(init=False)
 
@@ -49,6 +53,7 @@ class Stepping:
         size = self.t.shape
         self.s = np.asarray(self.variable(self.t)) + np.zeros(size)
         self.goals = np.asarray(self.variable(self.segments.ends))
+        self.begins = np.append(self.variable(self.segments.start), self.goals[:-1])
         self.h, self.error = np.zeros(size), np.zeros(size)
         # the errors of the last two steps that passed, in units of the tolerance
         self.before, self.before_that = np.ones(size), np.ones(size)
@@ -64,23 +69,28 @@ class Stepping:
         inverse: Callable[[Any], Any],
         controller: Controller,
         batch: int,
+        step_ends: StepEnds = Anywhere(),
     ) -> "Stepping":
-        return cls(segments, variable, inverse, controller, np.full(batch, segments.start))
+        return cls(segments, variable, inverse, controller, np.full(batch, segments.start), step_ends)
 
     def running(self, cost: Any, max_evaluations: int) -> np.ndarray:
         """The samples that go on, once those are stopped that a step would take beyond their budget, or whose step
-        is too short for the integration variable. `cost` of a step: a number, or one for each sample of the batch.
+        is too short for the integration variable or for the noise. `cost` of a step: a number, or one for each sample
+        of the batch.
         """
         on = np.flatnonzero(self.status == Status.RUNNING)
         over = self.evaluations + cost > max_evaluations
         self.status[on[over[on]]] = Status.BUDGET_EXHAUSTED
-        short = np.abs(self.h[on]) < 16 * np.spacing(np.abs(self.s[on]))
+        short = np.abs(self.h[on]) < np.maximum(16 * np.spacing(np.abs(self.s[on])), self.step_ends.shortest)
         self.status[on[short & (self.status[on] == Status.RUNNING)]] = Status.STEP_UNDERFLOW
         return on[self.status[on] == Status.RUNNING]
 
     def time(self, rows: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Times at values of the variable, kept inside the segment of each sample where rounding would leave it."""
-        return np.clip(self.inverse(s), *self.segments.bounds(self.segment[rows]))
+        segment = self.segment[rows]
+        begin, end = self.begins[segment], self.goals[segment]
+        s = np.clip(s, np.minimum(begin, end), np.maximum(begin, end))
+        return np.clip(self.inverse(s), *self.segments.bounds(segment))
 
     def here(self, rows: np.ndarray) -> np.ndarray:
         """The times to evaluate at where some samples are: beyond a discontinuity that they stand on."""
@@ -93,14 +103,15 @@ class Stepping:
     def propose(self, rows: np.ndarray, halve: float = 0.5) -> Proposal:
         """Steps cut so as to land on the next end exactly; one that would go beyond the fraction `halve` of what is
         left takes half of it."""
-        goal = self.goal(rows)
-        left, h = goal - self.s[rows], self.h[rows]
-        lands = np.abs(h) * 1.01 >= np.abs(left)
-        h = np.where(lands, left, np.where(np.abs(h) > halve * np.abs(left), left / 2, h))
+        goal, start = self.goal(rows), self.s[rows]
+        left, uncut = goal - start, self.step_ends.shortened(start, self.h[rows])
+        lands = np.abs(uncut) * 1.01 >= np.abs(left)
+        half = self.step_ends.shortened(start, left / 2)
+        h = np.where(lands, left, np.where(np.abs(uncut) > halve * np.abs(left), half, uncut))
         segment = self.segment[rows]
-        t = np.where(lands, self.segments.ends[segment], self.time(rows, self.s[rows] + h))
-        s = np.where(lands, goal, self.s[rows] + h)
-        return Proposal(rows, h, s, t, np.where(lands, self.segments.near[segment], t), lands)
+        t = np.where(lands, self.segments.ends[segment], self.time(rows, start + h))
+        s = np.where(lands, goal, start + h)
+        return Proposal(rows, h, s, t, np.where(lands, self.segments.near[segment], t), lands, uncut)
 
     def accept_or_reject(
         self, step: Proposal, error: np.ndarray, factor: np.ndarray, local: np.ndarray, evaluations: int
@@ -116,8 +127,8 @@ class Stepping:
         factor = self.controller.within(factor, good, self.after[rows], self.since[rows])
         longer = step.h * factor
         # a step cut short to land says nothing against the step it was cut from
-        uncut = self.h[rows]
-        longer = np.where(good & (np.abs(step.h) < np.abs(uncut)) & (np.abs(longer) < np.abs(uncut)), uncut, longer)
+        cut = np.abs(step.h) < np.abs(step.uncut)
+        longer = np.where(good & cut & (np.abs(longer) < np.abs(step.uncut)), step.uncut, longer)
         self.h[rows] = np.where(np.isfinite(error), longer, step.h)
         self.after[rows] = ~good
         self.before_that[rows] = np.where(good, self.before[rows], self.before_that[rows])

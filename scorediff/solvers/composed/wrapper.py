@@ -49,6 +49,10 @@ class SolverWrapper(Solver):
         return self.solver.linear
 
     @property
+    def depends_on_batch(self) -> bool:
+        return self.solver.depends_on_batch
+
+    @property
     def spacing(self) -> Spacing:
         return self.solver.spacing
 

@@ -11,6 +11,7 @@ from scorediff.linear_parts import LinearPart, NoisePart
 from scorediff.problems import ProbabilityFlow, ReverseSDE
 from scorediff.solvers.exponential.engine import check_kind
 from scorediff.solvers.exponential.multistep import History, Multistep, lagrange_weights
+from scorediff.spacings import Spacing, UniformLogShift
 
 __all__ = [
     "DEIS",
@@ -37,24 +38,23 @@ class _Adams(Multistep):
         return self.start.invariant and isinstance(self.variable, RatioVariable)
 
     def predictor(self, history: History) -> np.ndarray:
-        return self._weights(history, history.back, history.t)
+        return self._weights(history, history.back)
 
-    def _weights(self, history: History, back: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """The integrals of Lagrange's polynomials through nodes `back` in log-SNR from the start, at those times."""
+    def _weights(self, history: History, nodes: np.ndarray) -> np.ndarray:
+        """The integrals of Lagrange's polynomials through `nodes`, of shape (n, k), in the variable from the start."""
         if isinstance(self.variable, LogSNR):
-            return lagrange_weights(history.kernel, history.h, back)
-        steps = history.steps
+            return lagrange_weights(history.kernel, history.h, nodes)
+        steps, size = history.steps, history.size[:, None]
         schedule, first = steps.schedule, steps.start.log_snr[:, None]
         lo, hi = schedule.domain
         # the variable's own numbers range over many decades: taken in units of its step
         start = self.variable.value(schedule, steps.start.t[:, None])
-        size = self.variable.value(schedule, steps.end.t[:, None]) - start
 
         def at(u: np.ndarray) -> np.ndarray:
             t = np.clip(schedule.time_at(first + u), lo, hi)
             return np.asarray((self.variable.value(schedule, t) - start) / size)
 
-        return lagrange_weights(history.kernel, history.h, (self.variable.value(schedule, times) - start) / size, at)
+        return lagrange_weights(history.kernel, history.h, nodes / size, at)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ class _AdamsMoulton(_Adams):
     def corrects(self) -> bool:
         return True
 
-    def corrector(self, history: History) -> np.ndarray | None:
-        back, times = (history.h, history.back), (history.steps.end.t, history.t)
-        return self._weights(history, np.column_stack(back), np.column_stack(times))
+    def corrector(self, history: History) -> np.ndarray:
+        return self._weights(history, np.column_stack([history.size, history.back]))
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,8 @@ class DEIS(_Adams):
 
         x_s / alpha_s = x_t / alpha_t + sum_j C_j E_j,   C_j = INT l_j d(sigma / alpha), l_j in time
 
-    Its weights are integrated to rounding.
+    Its weights are integrated to rounding. Polynomials in time amplify errors on even steps in the log-SNR, which lie
+    close together in time at both ends of a run: hence the default spacing.
 
     `k`, `start`, `lower_order_final` and `part` are those of every `Multistep` method. `variable`: the integration
     variable, time.
@@ -137,6 +137,10 @@ class DEIS(_Adams):
     largest_k: ClassVar[int] = 4
     source: ClassVar[str] = "arXiv:2204.13902"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {f"deis-tab{k - 1}": {"k": k} for k in (1, 2, 3, 4)}
+
+    @property
+    def spacing(self) -> Spacing:
+        return UniformLogShift()
 
 
 @dataclass(frozen=True)
@@ -219,11 +223,8 @@ class SASolver(_AdamsMoulton):
         return min(predicted, self.corrector_k) + 1 if corrected else predicted
 
     def predictor(self, history: History) -> np.ndarray:
-        return super().predictor(history._replace(back=history.back[:, : self.k], t=history.t[:, : self.k]))
+        return super().predictor(history._replace(back=history.back[:, : self.k]))
 
-    def corrector(self, history: History) -> np.ndarray | None:
-        if not self.corrects:
-            return None
-        return super().corrector(
-            history._replace(back=history.back[:, : self.corrector_k], t=history.t[:, : self.corrector_k])
-        )
+    def corrector(self, history: History) -> np.ndarray:
+        back = history.back[:, : self.corrector_k]
+        return super().corrector(history._replace(back=back)) if self.corrects else np.empty((len(back), 0))

@@ -1,11 +1,13 @@
 """What every exponential integrator is: plans of steps, made on the host for a whole grid, and one loop over them."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from scorediff._core.states import Workspace, version
@@ -107,6 +109,12 @@ class StepPlan(NamedTuple):
     order: int | None = None
     inside: bool = False
 
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Whether all its coefficients are finite numbers of a dtype."""
+        largest = torch.finfo(dtype).max
+        numbers = [(s.x, s.data, s.noise, *(w for _, w in s.history), *s.fresh, *s.remembered) for s in self.stages]
+        return all(abs(number) <= largest for number in itertools.chain(*numbers))
+
     def after(self, evaluations: int) -> "StepPlan":
         """The same where so many evaluations came before."""
         if not evaluations:
@@ -158,12 +166,28 @@ class ExponentialIntegrator(Solver):
 
     def stepper(self, problem: Any, segments: Sequence[tuple[float, float]], noise: Noise) -> Callable[[int, Any], Any]:
         # a one-step method does not mind that one segment does not start where the last one ended
-        run, plans = _run_of(self, problem, noise), list(self._plans(GridSteps.apart(problem, segments)))
+        run, plans = _run_of(self, problem, noise), self._plans(GridSteps.apart(problem, segments))
         return lambda n, x: run(plans[n], x)
 
-    def _plans(self, steps: GridSteps) -> Iterator[tuple[StepPlan, ...]]:
-        """The plan of every step, one for each variance."""
-        return zip(*(self.plan(steps, part) for part in self.part.components), strict=True)
+    def check(self, problem: Problem, grid: Grid, dtype: torch.dtype) -> None:
+        super().check(problem, grid, dtype)
+        if dtype is torch.float16:  # which alone is too small for coefficients that are sound
+            self._plans(GridSteps.of(problem, grid), dtype)
+
+    def _plans(self, steps: GridSteps, dtype: torch.dtype = torch.float64) -> list[tuple[StepPlan, ...]]:
+        """The plan of every step, one for each variance. Raises ValueError for a step that has none of finite numbers
+        of `dtype`, before the network is called.
+        """
+        with np.errstate(all="ignore"):
+            plans = list(zip(*(self.plan(steps, part) for part in self.part.components), strict=True))
+        for step in itertools.chain(*plans):
+            if not step.fits(dtype):
+                raise ValueError(
+                    f"the step of {self!r} from t = {step.start!r} to {step.t!r} is not made of finite numbers of "
+                    f"{dtype}: these nodes lie too close together, or too far apart; leave one out of grid=, add one "
+                    "between, or give a state of another dtype"
+                )
+        return plans
 
 
 class _Run:

@@ -2,12 +2,13 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from scorediff.coordinates import IntegrationVariable, LogSNR
 from scorediff.linear_parts import DataPart, IsotropicPart, Kernel, LinearPart
 from scorediff.problems import ReverseSDE
 from scorediff.solvers.base import Exact
@@ -17,25 +18,35 @@ from scorediff.solvers.exponential.starts import GradedStart, StartingProcedure
 __all__ = ["History", "Multistep", "lagrange_weights"]
 
 
+#: A step's absolute weights add up to at most so many times those of the same method on even steps.
+_BEARABLE = 10.0
+
+
 class History(NamedTuple):
     """Some steps, and the nodes whose model outputs they use.
 
-    `steps`: n of them; `kernel`: what their integrals are against. `back` of shape (n, k): where the last k nodes lie,
-    in log-SNR from the start of the step, the first 0 and the others behind; `t` of shape (n, k): their times.
+    `steps`: n of them; `kernel`: what their integrals are against. `size` of shape (n,): how long they are in the
+    solver's integration variable; `back` of shape (n, k): where the last k nodes lie in it from the start of the step,
+    the first at 0 and the others behind.
     """
 
     steps: GridSteps
     kernel: Kernel
+    size: np.ndarray
     back: np.ndarray
-    t: np.ndarray
 
     @property
     def h(self) -> np.ndarray:
+        """The steps in log-SNR."""
         return self.steps.h
 
     def some(self, which: Any) -> "History":
         """Those of some of the steps."""
-        return History(self.steps.some(which), self.kernel.some(which), self.back[which], self.t[which])
+        return History(self.steps.some(which), self.kernel.some(which), self.size[which], self.back[which])
+
+    def scaled(self, back: np.ndarray) -> "History":
+        """The same steps with nodes behind them at `back`, in units of the steps."""
+        return self._replace(back=back * self.size[:, None])
 
 
 def lagrange_weights(kernel: Kernel, h: np.ndarray, nodes: np.ndarray, at: Any = None) -> np.ndarray:
@@ -61,6 +72,10 @@ class Multistep(ExponentialIntegrator):
     """`x_1 = propagator x_0 + integral_weight sum_j w_j M_j + noise_std z`, M_j the outputs at the last k nodes, newest
     first: subclasses give the w_j.
 
+    Where nodes lie so close together, or steps grow so fast, that a step's `sum_j |w_j|` is more than ten times what it
+    is on even steps, the network's errors would be multiplied likewise: the step uses fewer evaluations, and
+    `Solution.orders_used` says so.
+
     `k`: how many evaluations a step uses. `start`: what is done while there are fewer, which matters from order 3 on; a
     graded first step keeps the order at hardly any cost. `lower_order_final`: whether the last steps use as few
     evaluations as steps are left, as some libraries have it: the whole is then of order 2 at the most, as it is from
@@ -85,9 +100,14 @@ class Multistep(ExponentialIntegrator):
     def predictor(self, history: History) -> np.ndarray:
         """The weights w_j of the last outputs in the integral, newest first, of shape (n, k) or fewer."""
 
-    def corrector(self, history: History) -> np.ndarray | None:
-        """Those of the output at the new node, then of the last ones, (n, k + 1); None where nothing is corrected."""
-        return None
+    def corrector(self, history: History) -> np.ndarray:
+        """Those of the output at the new node, then of the last ones, (n, k + 1); none where nothing is corrected."""
+        return np.empty((len(history.h), 0))
+
+    @property
+    def variable(self) -> IntegrationVariable:
+        """What its polynomials are in."""
+        return LogSNR()
 
     @property
     def corrects(self) -> bool:
@@ -154,12 +174,12 @@ class Multistep(ExponentialIntegrator):
         # from alpha = 0 nothing but a step of order 1 leads away
         from_pure_noise = 0 if np.isfinite(steps.start.log_snr[0]) else 1
         places = np.empty(0) if from_pure_noise else self._cuts(len(steps), noisy=bool(steps.eta.any()))
-        cuts = places.size
+        cuts, even = places.size, np.concatenate([[0.0], places, np.arange(1.0, len(steps) + 1)])
         if cuts:
             steps = steps.with_first_split(places)
         count, evaluations = len(steps), 0
         used = [self._used(n, count, from_pure_noise) for n in range(count)]
-        coefficients = _Coefficients(self, steps, part, used)
+        coefficients = _Coefficients(self, steps, part, used, even)
         by_start = self._by_start(count, noisy=bool(steps.eta.any()))
         first = range(from_pure_noise, min(from_pure_noise + by_start, count))
         start = self.start.steps(self.full_order, part, steps.some(slice(first.start, first.stop)))
@@ -215,10 +235,15 @@ class Multistep(ExponentialIntegrator):
 
 
 class _Coefficients:
-    """Those of all steps, computed for all those at once that use equally many evaluations."""
+    """Those of all steps, computed for all those at once that use equally many evaluations, which are `used` at most.
 
-    def __init__(self, solver: Multistep, steps: GridSteps, part: IsotropicPart, used: list[int]) -> None:
-        eta, h, log_snr = steps.eta, steps.h, steps.start.log_snr
+    `even`: the nodes of the same run on even steps, what its weights are held against.
+    """
+
+    def __init__(
+        self, solver: Multistep, steps: GridSteps, part: IsotropicPart, used: list[int], even: np.ndarray
+    ) -> None:
+        eta, log_snr = steps.eta, steps.start.log_snr
         self.t, self.s, self.used = steps.start.t.tolist(), steps.end.t.tolist(), used
         self.intervals = list(zip(log_snr.tolist(), steps.end.log_snr.tolist(), strict=True))
         self.on_start, self.on_end = (_pairs(part.on(level)) for level in (steps.start, steps.end))
@@ -227,19 +252,31 @@ class _Coefficients:
         self.predictor: list[list[float]] = [[]] * len(steps)
         self.corrector: list[list[float] | None] = [None] * len(steps)
         weight, kernel = part.integral_weight(steps.end, eta)[:, None], part.kernel(steps.end, eta)
-        for k in sorted(set(used)):
+        start, end = (solver.variable.value(steps.schedule, level.t) for level in (steps.start, steps.end))
+        # nobody evaluates the last state: correcting it would cost an evaluation more
+        corrected = np.isfinite(steps.h) & ((np.arange(len(steps)) < len(steps) - 1) | solver.pece) & solver.corrects
+        for k in range(max(used), 0, -1):
             which = np.flatnonzero(np.array(used) == k)
             behind = which[:, None] - np.arange(k)
-            back = log_snr[behind] - log_snr[which][:, None] if k > 1 else np.zeros((len(which), 1))
-            history = History(steps.some(which), kernel.some(which), back, steps.start.t[behind])
-            for n, row in zip(which, (weight[which] * solver.predictor(history)).tolist(), strict=True):
-                self.predictor[n] = row
-            # nobody evaluates the last state: correcting it would cost an evaluation more
-            some = np.isfinite(h[which]) & ((which < len(steps) - 1) | solver.pece)
-            found = solver.corrector(history.some(some)) if solver.corrects and some.any() else None
-            if found is not None:
-                for n, row in zip(which[some], (weight[which][some] * found).tolist(), strict=True):
-                    self.corrector[n] = row
+            back = start[behind] - start[which][:, None] if k > 1 else np.zeros((len(which), 1))
+            history = History(steps.some(which), kernel.some(which), (end - start)[which], back)
+            usual = history.scaled((even[behind] - even[which][:, None]) / np.diff(even)[which][:, None])
+            predictor, sound = _weighed(solver.predictor, history, usual)
+            corrector, right = _weighed(solver.corrector, history, usual)
+            for row, n in enumerate(which):
+                if k > 1 and not (sound[row] and (right[row] or not corrected[n])):
+                    used[n] = k - 1
+                    continue
+                self.predictor[n] = (weight[n] * predictor[row]).tolist()
+                if corrected[n] and right[row]:
+                    self.corrector[n] = (weight[n] * corrector[row]).tolist()
+
+
+def _weighed(rule: Callable[[History], np.ndarray], history: History, usual: History) -> tuple[np.ndarray, np.ndarray]:
+    """The weights that a rule gives every step, and whether they can be borne: none can that are not finite."""
+    with np.errstate(all="ignore"):
+        weights, even = rule(history), rule(usual)
+        return weights, np.abs(weights).sum(1) <= _BEARABLE * np.abs(even).sum(1)
 
 
 def _pairs(weights: tuple[np.ndarray, np.ndarray]) -> list[tuple[float, float]]:

@@ -75,6 +75,8 @@ class UniPC(Multistep):
             # sum_j r_j^(m-1) rho_j = h phi_(m+1) m! / B, m = 1 .. p
             powers = r[:, None, :] ** np.arange(p)[:, None]
             moments = [h * kernel.phi(m + 1, 1.0, h) * math.factorial(m) / b for m in range(1, p + 1)]
+            # where nodes fall together there is no solution, and no other step is to suffer for it
+            powers[np.linalg.det(powers) == 0] = np.nan
             rho = np.linalg.solve(powers, np.stack(moments, axis=1)[..., None])[..., 0]
         scaled = b[:, None] * rho / r
         return np.column_stack([h_phi_1 - scaled.sum(1), scaled])

@@ -17,8 +17,9 @@ from torch import Tensor
 from scorediff.denoiser import DenoiserBase
 from scorediff.noise import Noise
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
-from scorediff.solvers import Solver, Step, solve
+from scorediff.solvers.base import Solver, Step
 from scorediff.solvers.counting import CountingDenoiser
+from scorediff.solvers.solve import solve
 from scorediff.spacings import Grid
 
 __all__ = ["Interval", "Unmeasurable", "Weights", "eta_for", "pose", "probe"]
@@ -136,6 +137,8 @@ def probe(
     known = 2 + first.calls * with_outputs
     rows = known + len(first.intervals) + 1
     seen = _run(solver, grid, eta, denoiser_of, (known, rows, entries))
+    if seen.calls != first.calls:
+        raise Unmeasurable(f"{solver!r} calls its network {first.calls} times or {seen.calls}, as the values are")
     _check_disjoint(solver, seen.intervals)
     output = seen.output
     terms = Weights(rows, entries).values[1 : rows - 1] * (output[1:-1] - output[0])
