@@ -156,7 +156,7 @@ def test_no_step_is_shorter_than_the_path_is_fine():
     assert min(asked) >= cell
 
 
-def test_where_the_path_is_cut_between_the_points_of_its_tree_is_no_matter():
+def test_it_does_not_matter_where_the_path_is_cut_between_the_points_of_its_tree():
     # save times are landed on, wherever they lie
     target = TARGETS["a Gaussian"]
     x = target.at(SCHEDULE, 1.0).sample(4)

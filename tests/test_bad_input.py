@@ -227,6 +227,7 @@ def refuse(*_, **__):
     raise AssertionError("of no samples nothing is asked")
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.parametrize("solver", engines_by_day(SOLVERS), ids=lambda solver: solver.name)
 def test_a_batch_of_none_is_a_solution_of_none_and_no_network_is_called(solver):
     model = sd.Denoiser(refuse, SCHEDULE, "noise")
@@ -253,8 +254,9 @@ def problem_of(solver, net):
     return sd.ReverseSDE(model) if eta_of(solver) else sd.ProbabilityFlow(model)
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.parametrize("solver", engines_by_day(SOLVERS), ids=lambda solver: solver.name)
-def test_a_state_that_the_step_makes_infinite_is_told_from_an_output_that_is(solver):
+def test_a_state_that_the_step_makes_infinite_is_distinguished_from_an_output_that_is(solver):
     steps = {"max_evaluations": 300} if solver.adaptive else {"steps": 6}
     # finite outputs, of which the data, divided by alpha = 0.0066, are not
     made = sd.sample(problem_of(solver, lambda x, t: torch.full_like(x, 1e38)), (3, 2), solver, **steps)

@@ -203,7 +203,7 @@ def test_a_path_that_cannot_be_is_refused_wherever_one_is_asked_for(here, line, 
 
 @pytest.mark.parametrize("place", ["loop", "loop/a", "/dev/null", "/dev/null/a", "file/a"])
 @pytest.mark.parametrize("line", [PLACES[name] for name in WRITTEN], ids=WRITTEN)
-def test_a_loop_of_links_a_device_and_a_file_are_no_folders(here, line, place):
+def test_a_loop_of_links_a_device_and_a_file_are_refused_as_folders(here, line, place):
     (here / "loop").symlink_to("loop")
     (here / "file").touch()
     takes_file = line.split()[0] in ("compare", "average", "order")

@@ -116,6 +116,7 @@ def test_an_exact_network_has_no_network_error(tmp_path):
     assert max(row[3] for row in found.rows if row[0] == "network" and row[1].startswith("log-SNR")) < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 def test_quality_is_the_distance_of_what_each_solver_makes_and_counts_evaluations(tmp_path):
     found = quality(
         NET,

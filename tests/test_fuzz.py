@@ -8,7 +8,7 @@ from fuzz import Broken, Case, Watched, case, outcome, run
 import scorediff as sd
 
 
-def test_random_runs_are_inside_the_domain_counted_finite_or_flagged_independent_of_their_batch_and_finer_is_no_worse():
+def test_random_runs_are_inside_the_domain_counted_finite_or_flagged_independent_of_their_batch_and_more_steps_help():
     found = [outcome(number) for number in range(5000 if BY_NIGHT else 300)]
     assert not [words for kind, words in found if kind == "BROKEN"]
     # most of what is drawn can be run

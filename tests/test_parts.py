@@ -94,6 +94,7 @@ def test_a_denoiser_that_does_not_reach_the_end_of_the_schedule_and_an_eta_that_
         sd.sample(sde, (2, 2), "euler-a", steps=4, t_start=0.9, t_end=0.1)
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 def test_a_run_that_ends_on_a_jump_stays_on_its_side_and_one_that_looks_ahead_sees_what_lies_beyond():
     schedule, asked = sd.VPLinear(), []
 
@@ -185,7 +186,7 @@ def test_a_slice_keeps_the_numbers_of_its_nodes():
         (lambda grid: sd.Grid(grid.times, 0.5), TypeError, "integer"),
     ],
 )
-def test_a_slice_that_is_no_part_of_a_run_is_refused(make, error, words):
+def test_a_slice_that_cannot_be_part_of_a_run_is_refused(make, error, words):
     with pytest.raises(error, match=words):
         make(sd.Grid([1.0, 0.5, 0.25]))
 

@@ -97,6 +97,7 @@ def nothing_is_left_behind():
     assert gone()
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 class TestABareLoop:
     @pytest.mark.filterwarnings("ignore:Functional iteration did not converge")
     @pytest.mark.parametrize("solver", engines_by_day([s for s in FIXED if s.name not in ITERATING]), ids=label)
@@ -690,6 +691,7 @@ def guided(pipe, scale, **options):
     return network
 
 
+@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
 class TestInAPipeline:
     @pytest.mark.parametrize(

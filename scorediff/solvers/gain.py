@@ -24,7 +24,7 @@ from scorediff.predictions import DataPrediction
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver
 from scorediff.solvers.plan import Plan
-from scorediff.solvers.probe import Unmeasurable, eta_for
+from scorediff.solvers.probe import eta_for
 from scorediff.solvers.unrolled import unrolled
 from scorediff.spacings import Grid
 
@@ -91,7 +91,7 @@ def _gain(solver: Solver, schedule: Schedule, grid: Grid, eta: float | None) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a third party may warn of what only this probe meets
             found = unrolled(solver, grid, schedule, eta_for(solver, eta), DataPrediction()).coefficients
-    except Unmeasurable:
+    except Exception:  # what has no coefficients, or fails here: the run itself says it better
         return None
     with np.errstate(all="ignore"):  # sigma / alpha is infinite where alpha is 0
         alpha, sigma = (np.asarray(fn(found.times)) for fn in (schedule.alpha, schedule.sigma))
