@@ -121,6 +121,12 @@ class FreshPairs(Pairs):
         return tuple(v.clone() for v in super().__call__(t, x))
 
 
+class FreshData(Pairs):
+    def __call__(self, t, x):
+        data, noise = super().__call__(t, x)
+        return data.clone(), noise
+
+
 class OfTheBase(sd.DenoiserBase):
     """The same as a class of its own."""
 
@@ -161,6 +167,7 @@ def test_nor_does_it_matter_for_a_user_defined_denoiser_a_guidance_or_a_saved_pr
     shared = Refilled()
     for refilled, fresh in (
         (Pairs(), FreshPairs()),
+        (FreshData(), FreshPairs()),
         (OfTheBase(Pairs()), FreshPairs()),
         (guided(shared, lambda x, t: shared(0.9 * x, t)), guided(plain, lambda x, t: plain(0.9 * x, t))),
         (by_hand(Refilled()), by_hand(plain)),
@@ -297,6 +304,20 @@ def test_no_solver_writes_into_a_state_that_it_gave_to_the_network(solver):
 
     solved(sd.Denoiser(net, SCHEDULE, sd.DataPrediction()), solver)
     assert kept and all(torch.equal(x, was) and torch.equal(v, it) for x, was, v, it in kept)
+
+
+@pytest.mark.parametrize("solver", [sd.DPMSolverPP(2), sd.solvers.Krogstad()], ids=label)
+def test_a_network_that_writes_into_an_earlier_state_which_the_solver_still_wants_is_refused(solver):
+    given = []
+
+    def net(x, t):
+        given.append(x)
+        if len(given) > 1:
+            given[-2].zero_()
+        return output_of(x)
+
+    with pytest.raises(ValueError, match="into a state that it had been given before: let it keep a copy"):
+        solved(sd.Denoiser(net, SCHEDULE, sd.NoisePrediction()), solver)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -290,5 +290,5 @@ def exact_on(part: LinearPart, *, noisy: bool) -> frozenset[Exact]:
 
 def _unwritten(value: Any, written: int) -> Any:
     if version(value) != written:
-        raise ValueError("the network wrote over an output it had returned: let it return a copy")
+        raise ValueError("the network wrote into a state that it had been given before: let it keep a copy")
     return value
