@@ -66,7 +66,8 @@ class Ancestral(SolverWrapper):
 
     @property
     def invariant(self) -> bool:
-        return self.solver.invariant
+        # the noise is cut at the end of the schedule, which is another log-SNR on another schedule
+        return False
 
     @property
     def starts_at_pure_noise(self) -> bool:
