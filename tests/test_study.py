@@ -220,7 +220,6 @@ def test_the_plot_is_drawn_for_trajectories_distributions_and_both(tmp_path, nam
     assert imread(tmp_path / "a.png").size
 
 
-@pytest.mark.filterwarnings("ignore::scorediff.solvers.GainWarning")
 def test_solvers_that_agree_share_a_curve(tmp_path):
     study(["ddim", "dpm-1", "heun"], (5, 10)).plot(tmp_path / "a.svg")
     # text in an SVG file is drawn as shapes, announced by a comment

@@ -116,7 +116,7 @@ def _sheet(seed: int, progress: bool) -> list[_Row]:
     for name in each((*_FLOW, *_SDE), progress, unit="solver", total=len((*_FLOW, *_SDE))):
         solver, options_ = _within_budget(options.parse_solver(name))
         problem = problem_for(denoiser, solver, None)
-        made = sd.sample(problem, solver=solver, x=x, seed=seed, progress=False, **options_).check()
+        made = sd.solve(problem, x, solver, seed=seed, progress=False, **options_).check()
         astray = nearest_datum(target, made.x) != images if name in _FLOW else torch.zeros(len(x))
         rows.append(_Row(name, made.evaluations.mean(), made.x, tuple(astray.nonzero().flatten().tolist())))
     return rows

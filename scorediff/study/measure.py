@@ -1,5 +1,6 @@
 """Measuring solvers: against the true trajectory on the flow, against the true distribution on an SDE."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from scorediff.coordinates import Angle
 from scorediff.guidance import warn_of_kinks
 from scorediff.problems import ProbabilityFlow, Problem, ReverseSDE
 from scorediff.sampling import sample
-from scorediff.solvers import RK45, AdaptiveSolver, Solution, Solver
+from scorediff.solvers import RK45, AdaptiveSolver, GainWarning, Solution, Solver
 from scorediff.solvers.solve import resolve
 from scorediff.spacings import Spacing
 from scorediff.study.result import WorkPrecision
@@ -137,15 +138,18 @@ class _Runner:
         return self.flow if ProbabilityFlow in solver.solves else ReverseSDE(self.given.denoiser)
 
     def __call__(self, solver: Solver, steps: int | None) -> Solution:
-        return sample(
-            self.problem(solver),
-            solver=solver,
-            x=self.x,
-            steps=steps,
-            spacing=None if solver.adaptive else self.spacing,
-            progress=False,
-            **self.options,
-        )
+        with warnings.catch_warnings():
+            # what errors become is what is measured here
+            warnings.simplefilter("ignore", GainWarning)
+            return sample(
+                self.problem(solver),
+                solver=solver,
+                x=self.x,
+                steps=steps,
+                spacing=None if solver.adaptive else self.spacing,
+                progress=False,
+                **self.options,
+            )
 
     def plan(
         self, solvers: Mapping[str, Solver], nfes: Sequence[int], rtols: Sequence[float]
