@@ -8,9 +8,9 @@ __all__ = ["warn"]
 _PACKAGE = "scorediff."
 
 
-def warn(message: str) -> None:
-    """A UserWarning, at the innermost line that is not of this package."""
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning of this `category`, at the innermost line that is not of this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

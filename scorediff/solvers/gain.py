@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from scorediff._core.warn import warn
 from scorediff.predictions import DataPrediction
 from scorediff.schedules import Schedule
 from scorediff.solvers.base import Solver
@@ -69,7 +70,7 @@ def gain(solver: Solver, schedule: Schedule, grid: Grid, eta: float | None = Non
     return kept[key]
 
 
-def warn_of_gain(plan: Plan, *, stacklevel: int = 3) -> None:
+def warn_of_gain(plan: Plan) -> None:
     """Warn of a run on a fixed grid that makes errors of its network many times as large."""
     solver, grid, eta = plan.solver, plan.grid, plan.problem.eta
     if solver.adaptive or grid.steps > _MOST_STEPS or callable(eta):
@@ -77,12 +78,11 @@ def warn_of_gain(plan: Plan, *, stacklevel: int = 3) -> None:
     schedule = plan.problem.schedule
     found = gain(solver, schedule, grid, float(eta))
     if found is not None and not found.noise <= LIMIT:
-        warnings.warn(
+        warn(
             f"{solver.name} on {'this step' if grid.steps == 1 else f'these {grid.steps} steps'} of "
             f"{type(schedule).__name__} makes errors of the network {found.noise:.2g} times as large: take more steps, "
             "another spacing=, or another solver, such as dpm++2m",
             GainWarning,
-            stacklevel=stacklevel,
         )
 
 
